@@ -1,0 +1,68 @@
+# Every command a developer needs. `make` alone prints this list.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PROJECTS := protos services/chassis services/router services/generator services/validator services/trainer gateway deploy/local
+SOURCES := services gateway deploy tests
+
+.DEFAULT_GOAL := help
+.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap results clean
+
+help: ## Print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(STAMP) ## Create .venv with every part and every tool
+
+$(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PROJECTS))
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt \
+	  --editable protos --editable "services/chassis[cpu]" --editable "services/router[cpu]" \
+	  --editable "services/generator[cpu]" --editable "services/validator[cpu]" --editable "services/trainer[cpu]" \
+	  --editable gateway --editable deploy/local
+	touch $(STAMP)
+
+models: setup ## Fetch, check and convert the base models (once)
+	$(BIN)/shammah models pull
+
+demo: setup ## The main job on this machine: ask, learn, certify, swap, ask again (about 10 minutes)
+	$(BIN)/shammah demo
+
+test: setup check ## Every check and every test
+	$(BIN)/python -m pytest
+
+check: setup lint types protos-check ## Style, types, generated code
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy services/chassis/shammah_chassis services/router/shammah_router services/generator/shammah_generator \
+	  services/validator/shammah_validator services/trainer/shammah_trainer gateway/shammah_gateway deploy/local/shammah_local
+
+format: setup ## Format the sources
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+protos: setup ## Regenerate the gRPC code from protos/shammah/v1
+	protos/generate.sh
+
+protos-check: setup ## Fail if the committed gRPC code is not what the protos say
+	$(BIN)/buf lint protos
+	rm -rf build/protos && mkdir -p build/protos && protos/generate.sh ../build/protos >/dev/null 2>&1
+	diff -r --exclude=__pycache__ build/protos protos/gen
+
+bench-loop: setup ## Learn four real families, before and after (about 40 minutes; needs ../shared/data)
+	$(BIN)/python tests/bench/first_loop.py
+
+bench-swap: setup ## 200 requests over a release swap, and a rollback
+	$(BIN)/python tests/bench/swap.py
+
+results: setup ## Render tests/bench/RESULTS.md from tests/bench/results
+	$(BIN)/python tests/bench/render.py
+
+clean: ## Remove what was built, not the models
+	rm -rf $(VENV) build var

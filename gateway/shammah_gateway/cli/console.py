@@ -1,0 +1,52 @@
+"""What the command line prints with, and how an error ends it.
+
+Standard output carries results, standard error progress and errors. Exit codes: 1 a named error, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import typer
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from rich.console import Console
+from shammah_chassis.errors import ShammahError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def named_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn a named error into one line on standard error and exit code 1."""
+
+    @wraps(command)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except ShammahError as error:
+            err.print(f"[red]{error.code}[/red]: ", end="")
+            err.print(error.message, markup=False)
+            raise typer.Exit(1) from error
+
+    return inner
+
+
+def as_dict(message: Message) -> dict[str, object]:
+    """Return a protobuf message as plain values with the field names of the proto, unset fields included."""
+    return MessageToDict(
+        message,
+        preserving_proto_field_name=True,
+        always_print_fields_with_no_presence=True,
+        use_integers_for_enums=False,
+    )
+
+
+def percent(value: float) -> str:
+    """Return a share as a percentage without decimals, e.g. `93 %`."""
+    return f"{100 * value:.0f} %"
