@@ -41,8 +41,7 @@ class GatewayClient:
         """Return the typed stub."""
         if self._channel is None:
             raise RuntimeError("GatewayClient is used before it is entered")
-        # At run time there is one stub class; the generated types know the asynchronous face under another name.
-        return cast("gateway_pb2_grpc.GatewayServiceAsyncStub", gateway_pb2_grpc.GatewayServiceStub(self._channel))
+        return gateway_pb2_grpc.GatewayServiceStub(self._channel)
 
     async def call(self, method: Callable[..., Any], request: object, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the caller knows its response
         """Call one method of the stub.

@@ -42,7 +42,7 @@ class Asked:
 async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_tokens: int) -> Asked:
     """Ask one row and grade what came back; a named error of the gateway becomes a row without an answer."""
     request = gateway_pb2.AskRequest(
-        messages=[types_pb2.Message(role=m.role, content=m.content) for m in row.example.messages],
+        messages=[types_pb2.Message(role=m.role, content=m.content) for m in row.example.query],
         no_learn=True,
         want_attempt=True,
         role_timeout_seconds=PATIENCE_SECONDS,

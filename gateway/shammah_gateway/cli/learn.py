@@ -7,7 +7,8 @@ as the user's own exam.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -52,12 +53,12 @@ def _batches(examples: Iterator[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-async def learn(client: GatewayClient, rows: list[WorkloadRow], *, exam: bool) -> LearnReport:
+async def learn(client: GatewayClient, rows: Sequence[WorkloadRow], *, exam: bool) -> LearnReport:
     """Send the rows; raises the named error of the gateway when a whole batch is refused."""
     report = LearnReport()
     marked = (replace(row.example, part_hint="exam") if exam else row.example for row in rows)
     for batch in _batches(marked):
-        request = gateway_pb2.SubmitExamplesRequest(example_json=[example.to_json() for example in batch])
+        request = gateway_pb2.SubmitExamplesRequest(example_json=[json.dumps(example.to_json()) for example in batch])
         answer = await client.call(client.stub.SubmitExamples, request, timeout=60)
         report.queued += answer.queued
         report.spooled |= answer.spooled

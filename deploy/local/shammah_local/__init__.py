@@ -1,0 +1,1 @@
+"""Shammah: the local."""

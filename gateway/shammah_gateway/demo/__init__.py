@@ -1,0 +1,1 @@
+"""The demo's own workload: four categories that the student can learn and one that it cannot."""

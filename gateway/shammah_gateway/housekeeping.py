@@ -1,0 +1,88 @@
+"""Checkpoints every hundred queries, and the clearing of the store after a switch. It serves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from shammah_chassis.artifacts import ArtifactStore
+from shammah_chassis.checkpoints import Checkpoint
+from shammah_chassis.errors import ShammahError
+from shammah_chassis.ulid import new_ulid
+
+from shammah_gateway.monitor import Monitor
+from shammah_gateway.releases import ReleaseController
+from shammah_gateway.retention import collect_garbage
+
+CHECKPOINT_QUERIES = 100
+LOOK_SECONDS = 5.0
+_log = logging.getLogger(__name__)
+
+
+class Housekeeper:
+    """Runs beside the traffic until `close`."""
+
+    def __init__(self, store: ArtifactStore, releases: ReleaseController, monitor: Monitor) -> None:
+        self._store = store
+        self._releases = releases
+        self._monitor = monitor
+        self._at = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def take_checkpoint(self, reason: str) -> Checkpoint | None:
+        """Publish a checkpoint of now; None while no release serves."""
+        release = self._releases.champion()
+        if release is None:
+            return None
+        now = self._monitor
+        audited, bad = now.audited
+        metrics = {
+            "local": now.local,
+            "forwarded": now.forwarded,
+            "failed": now.failed,
+            "audited": audited,
+            "audited_bad": bad,
+            "reasons": dict(now.reasons),
+        }
+        checkpoint = Checkpoint(
+            id=new_ulid(),
+            release=release.id,
+            position=release.position,
+            queries=now.queries,
+            metrics=metrics,
+            created_at=time.time(),
+            reason=reason,
+        )
+        await self._store.publish_checkpoint(checkpoint)
+        return checkpoint
+
+    async def clear(self) -> None:
+        """Delete what need not stay in the store."""
+        if self._releases.desired is not None:
+            await collect_garbage(self._store, self._releases.desired, self._releases.wanted)
+
+    async def _run(self) -> None:
+        cleared = ""
+        while True:
+            try:
+                if self._monitor.queries - self._at >= CHECKPOINT_QUERIES:
+                    self._at = self._monitor.queries
+                    await self.take_checkpoint(f"after {self._at} queries")
+                release = self._releases.champion()
+                if release is not None and release.id != cleared:
+                    await self.clear()
+                    cleared = release.id
+            except ShammahError as error:
+                _log.warning("housekeeping: %s", error.message)
+            await self._releases.changed.wait(LOOK_SECONDS)

@@ -1,0 +1,180 @@
+"""What is learned from an answer: examples of teacher answers, audits of local ones, exploration of forwarded ones.
+
+Nothing here delays an answer: audits and explorations run in the background, bounded; when full, a coin's side is
+dropped and counted. It knows neither transport nor training.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from dataclasses import replace
+from typing import Any
+
+from shammah_chassis.errors import ShammahError
+from shammah_chassis.examples import Example, Provenance, default_grader
+from shammah_chassis.grading import grade
+from shammah_chassis.releases import Release
+
+from shammah_gateway.coins import Coins, Toss
+from shammah_gateway.monitor import Monitor
+from shammah_gateway.ports import ExampleSink
+from shammah_gateway.student import Student, Trial
+from shammah_gateway.teachers.base import Teacher, TeacherAnswer
+from shammah_gateway.values import Answer, Attempt, Query
+
+# An example needs a category; this one stands for "nobody said".
+UNCATEGORISED = "uncategorised"
+MAX_BACKGROUND = 64
+_log = logging.getLogger(__name__)
+
+
+class Learner:
+    """Makes examples out of answers, and grades the sampled ones."""
+
+    def __init__(
+        self,
+        *,
+        student: Student,
+        teacher: Teacher | None,
+        sink: ExampleSink,
+        coins: Coins,
+        monitor: Monitor,
+        teacher_max_tokens: int = 1024,
+    ) -> None:
+        self._student = student
+        self._teacher = teacher
+        self._sink = sink
+        self._coins = coins
+        self.monitor = monitor
+        self._teacher_max_tokens = teacher_max_tokens
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def _name(self) -> str:
+        return self._teacher.name if self._teacher else ""
+
+    def toss(self, query_id: str) -> Toss:
+        """Flip the coins of a query; must be called before it is routed."""
+        return self._coins.toss(query_id)
+
+    def after_local(self, query: Query, answer: Answer, toss: Toss) -> None:
+        """Audit a local answer in the background, if its coin fell so."""
+        if query.no_learn or query.local_only or not query.may_audit or not toss.audit or self._teacher is None:
+            return
+        self._start(self._audit(query, answer, self._teacher), "audit")
+
+    async def after_teacher(
+        self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, toss: Toss, release: Release | None
+    ) -> None:
+        """Record a teacher's answer; with the explore coin, let the student try first, in the background."""
+        if query.no_learn:
+            return
+        if toss.explore and release is not None:
+            self._start(self._explore(query, answer, told, trial, release), "explore")
+            return
+        await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
+
+    async def wait_idle(self, timeout: float) -> None:
+        """Wait until no audit or exploration runs; what runs after `timeout` seconds is given up."""
+        if not self._running:
+            return
+        _, late = await asyncio.wait(self._running, timeout=timeout)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+
+    async def _audit(self, query: Query, answer: Answer, teacher: Teacher) -> None:
+        told = await teacher.answer(query.messages, query.max_tokens or self._teacher_max_tokens, purpose="audit")
+        trial = Trial(category=answer.category)
+        example = make_example(
+            query,
+            answer,
+            told,
+            origin="audit",
+            teacher=self._name,
+            trial=replace(trial, attempt=Attempt(answer.text, answer.confidence, "stop")),
+            propensity=self._coins.audit_rate,
+        )
+        verdict = await asyncio.to_thread(grade, answer.text, example)
+        self.monitor.add_audit(answer.category, verdict.good)
+        await self._record(example)
+
+    async def _explore(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release) -> None:
+        if trial.attempt is None:
+            trial = await self._student.try_query(query, release, run_anyway=True)
+        example = make_example(
+            query,
+            answer,
+            told,
+            origin="explore",
+            teacher=self._name,
+            trial=trial,
+            propensity=self._coins.explore_rate,
+        )
+        if trial.attempt is not None:
+            verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
+            self.monitor.add_exploration(example.category, verdict.good)
+        await self._record(example)
+
+    async def _record(self, example: Example) -> None:
+        try:
+            await self._sink.record(example.provenance.origin, [example])
+        except ShammahError as error:
+            # The user has an answer; that nothing can be learned now is for status, not for the user.
+            self.monitor.lost_examples += 1
+            _log.error("an example could not be kept: %s", error.message)
+
+    def _start(self, work: Coroutine[Any, Any, None], kind: str) -> None:
+        if len(self._running) >= MAX_BACKGROUND:
+            work.close()
+            self.monitor.dropped += 1
+            return
+        task = asyncio.create_task(_log_failure(work, kind), name=kind)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+
+async def _log_failure(work: Coroutine[Any, Any, None], kind: str) -> None:
+    try:
+        await work
+    except ShammahError as error:
+        _log.warning("%s left out: %s: %s", kind, error.code, error.message)
+
+
+def make_example(
+    query: Query,
+    answer: Answer,
+    told: TeacherAnswer,
+    *,
+    origin: str,
+    trial: Trial,
+    teacher: str,
+    propensity: float = 1.0,
+) -> Example:
+    """Return the example of a teacher's answer to a query.
+
+    Category and grader are the caller's, else those of the recorded row, else the router's and the response's form.
+    """
+    provenance = Provenance(
+        origin=origin,
+        teacher=teacher,
+        teacher_model=told.model,
+        source="gateway",
+        propensity=propensity,
+        licence=told.known.provenance.licence if told.known else "",
+    )
+    tried = trial.attempt.text if trial.attempt else ""
+    common: dict[str, Any] = {"provenance": provenance, "student_attempt": tried, "release": answer.versions.release}
+    if told.known is not None:
+        category = query.category or told.known.category
+        return replace(told.known, query=query.messages, category=category, **common)
+    return Example(
+        query=query.messages,
+        response=told.text,
+        category=query.category or trial.category or UNCATEGORISED,
+        grader=query.grader or default_grader(told.text),
+
+        **common,
+    )

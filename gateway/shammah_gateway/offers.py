@@ -1,0 +1,118 @@
+"""Checks of offered examples before they are queued: schema, own check, duplicates, nearness to exam rows.
+
+It does not queue anything; the trainer's answer to "what would you do with these" is handed in.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.examples import Example, Message, Provenance, default_grader
+from shammah_chassis.grading import grade
+
+from shammah_gateway.teachers.base import OfferedExample
+from shammah_gateway.trainer_client import Verdict
+
+Reason = Literal["schema", "duplicate", "near_exam", "failed_check"]
+# The heaviest example that DESIGN knows is a correction.
+MAX_WEIGHT = 10.0
+_SHOWN = 200
+
+
+@dataclass(slots=True)
+class Sieve:
+    """Examples that passed so far, and how many were rejected for which reason, with the first of each."""
+
+    passed: list[Example] = field(default_factory=list)
+    counts: Counter[Reason] = field(default_factory=Counter)
+    samples: dict[Reason, str] = field(default_factory=dict)
+
+    def reject(self, reason: Reason, sample: str) -> None:
+        """Count a rejected example."""
+        self.counts[reason] += 1
+        self.samples.setdefault(reason, sample[:_SHOWN])
+
+    def add(self, example: Example) -> None:
+        """Let an example pass, unless it is the same as one before or its own response fails its grader."""
+        if any(example.id == other.id for other in self.passed):
+            self.reject("duplicate", example.query_text)
+        elif problem := check_response(example):
+            self.reject("failed_check", f"{example.query_text}: {problem}")
+        else:
+            self.passed.append(example)
+
+    def apply(self, verdicts: Sequence[Verdict]) -> None:
+        """Reject what the trainer would not take; `verdicts` are of `passed`, in order."""
+        examples, self.passed = self.passed, []
+        for example, verdict in zip(examples, verdicts, strict=True):
+            if verdict == "new":
+                self.passed.append(example)
+            elif verdict == "near_exam":
+                self.reject("near_exam", example.query_text)
+            elif verdict == "duplicate":
+                self.reject("duplicate", example.query_text)
+            else:
+                self.reject("failed_check", f"{example.query_text}: its origin or licence is not allowed")
+
+    @property
+    def rejected(self) -> list[tuple[Reason, int, str]]:
+        """Reason, count and one example of each."""
+        return [(reason, count, self.samples[reason]) for reason, count in sorted(self.counts.items())]
+
+
+def check_response(example: Example) -> str:
+    """Return what is wrong with a response under its own grader; "" when nothing is. Blocking for `unit_tests`.
+
+    A response is graded against its own reference: JSON must parse, a number must be there, the tests must pass.
+    """
+    if not example.response or not example.grader:
+        return ""
+    verdict = grade(example.response, example)
+    return verdict.detail or "the response fails its own grader" if verdict.good is False else ""
+
+
+def sift_offers(offers: Iterable[OfferedExample], *, category: str, teacher: str, model: str) -> Sieve:
+    """Make examples of offers, the good ones in order; `category` is for those that name none. Blocking."""
+    sieve = Sieve()
+    for offer in offers:
+        try:
+            sieve.add(_make_example(offer, category=category, teacher=teacher, model=model))
+        except InvalidInputError as error:
+            sieve.reject("schema", f"{offer.query[:80]}: {error.message}")
+    return sieve
+
+
+def sift_json(texts: Sequence[str]) -> Sieve:
+    """Make examples of the JSON of the chassis's Example. Blocking."""
+    sieve = Sieve()
+    for text in texts:
+        try:
+            example = Example.from_json(json.loads(text))
+            if example.weight > MAX_WEIGHT:
+                raise InvalidInputError(f"field 'weight' is {example.weight}; at most {MAX_WEIGHT} is allowed")
+            sieve.add(example)
+        except ValueError as error:
+            sieve.reject("schema", f"not JSON: {error}")
+        except InvalidInputError as error:
+            sieve.reject("schema", error.message)
+    return sieve
+
+
+def _make_example(offer: OfferedExample, *, category: str, teacher: str, model: str) -> Example:
+    if not offer.query.strip() or not offer.response.strip():
+        raise InvalidInputError("query and response must not be empty")
+    if offer.known is not None:
+        provenance = replace(offer.known.provenance, teacher=teacher, teacher_model=model)
+        return replace(offer.known, provenance=provenance)
+    return Example(
+        query=(Message("user", offer.query),),
+        response=offer.response,
+        category=offer.category or category,
+        grader=offer.grader or default_grader(offer.response),
+        provenance=Provenance(origin="synthetic", teacher=teacher, teacher_model=model, source="generate"),
+    )

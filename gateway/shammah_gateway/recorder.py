@@ -1,0 +1,83 @@
+"""Examples on their way to the log: packed into envelopes, published, or spooled to disk while the bus is away.
+
+It does not know what an example says. An example is safe (in the log or on disk) when `record` returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from shammah_chassis.bus import Bus
+from shammah_chassis.errors import ShammahError, StorageFullError, UnavailableError
+from shammah_chassis.examples import Envelope, Example, pack_envelopes
+from shammah_chassis.spool import Spool
+
+from shammah_gateway.ports import Recorded
+
+DRAIN_SECONDS = 1.0
+PUBLISH_SECONDS = 2.0
+_log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """The real `ports.ExampleSink`."""
+
+    def __init__(self, bus: Bus, spool: Spool) -> None:
+        self._bus = bus
+        self._spool = spool
+        self._task: asyncio.Task[None] | None = None
+        self.warning = ""
+
+    @property
+    def spooled(self) -> int:
+        """How many envelopes wait on disk."""
+        return self._spool.pending()
+
+    def start(self) -> None:
+        """Begin to send what is spooled, whenever the bus is there."""
+        self._task = asyncio.create_task(self._drain())
+
+    async def close(self) -> None:
+        """Stop sending; what is spooled stays on disk."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def record(self, source: str, examples: Sequence[Example]) -> Recorded:
+        """Queue examples.
+
+        Raises:
+            StorageFullError: neither the log nor the spool has room; the examples of the envelopes before are kept.
+        """
+        spooled = False
+        for envelope in pack_envelopes(examples):
+            spooled = await self._put(source, envelope) or spooled
+        return Recorded(len(examples), spooled)
+
+    async def _put(self, source: str, envelope: Envelope) -> bool:
+        """Publish one envelope, or spool it; returns whether it was spooled."""
+        try:
+            # The bus has more patience than a user: what it does not take soon is as safe on disk. If it took it
+            # after all, the second copy has the same message id.
+            async with asyncio.timeout(PUBLISH_SECONDS if self._bus.connected else 0.0):
+                await self._bus.publish_envelope(source, envelope)
+        except (UnavailableError, StorageFullError, TimeoutError) as error:
+            self.warning = f"examples are spooled: {error or 'the event bus is away'}"
+            await self._spool.append(source, envelope)
+            return True
+        return False
+
+    async def _drain(self) -> None:
+        while True:
+            await asyncio.sleep(DRAIN_SECONDS)
+            if not self._spool.pending():
+                continue
+            try:
+                sent = await self._spool.drain(self._bus.publish_envelope)
+            except ShammahError as error:
+                self.warning = f"examples are spooled: {error.message}"
+            else:
+                self.warning = ""
+                _log.info("the bus is back: %d spooled envelopes sent", sent)

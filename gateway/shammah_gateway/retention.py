@@ -1,0 +1,49 @@
+"""What stays in the store: the last five distinct releases that served, pins, what is wanted, and the newest five.
+
+A version goes only with a release that went, and only if no release that stays uses it: so nothing that a trainer is
+publishing right now (versions first, release last) can be taken away. It does not decide what serves.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from shammah_chassis.artifacts import ArtifactStore
+from shammah_chassis.manifest import ROLES, Role
+from shammah_chassis.releases import Champion, Release, Wanted
+
+from shammah_gateway.transitions import KEPT
+
+_log = logging.getLogger(__name__)
+
+
+def kept_releases(stored: list[str], champion: Champion, wanted: Wanted) -> set[str]:
+    """Return which of the stored ids (newest first) stay.
+
+    The newest five stay as well: a held release can still be promoted by hand, and one that was published a moment
+    ago may not be in `wanted` yet.
+    """
+    named = (champion.release, *champion.previous[:KEPT], *champion.pinned, *wanted.releases, wanted.candidate)
+    newer = [name for name in stored if name > champion.release]
+    return {name for name in stored if name in named} | set(newer[:KEPT])
+
+
+async def collect_garbage(store: ArtifactStore, champion: Champion, wanted: Wanted) -> list[str]:
+    """Delete what need not stay; returns the ids of the releases that went. Raises what the store raises."""
+    stored = await store.list_releases()
+    keep = kept_releases(stored, champion, wanted)
+    releases: dict[str, Release] = {name: await store.get_release(name) for name in stored}
+    used = {(role, releases[name].version_of(role)) for name in keep for role in ROLES}
+    gone = [name for name in stored if name not in keep]
+    for name in gone:
+        await store.delete_release(name)
+    unused: set[tuple[Role, str]] = {(role, releases[name].version_of(role)) for name in gone for role in ROLES}
+    for role, version in sorted(unused - used):
+        await store.delete_version(role, version)
+    checkpoints = await store.list_checkpoints()
+    for checkpoint in checkpoints:
+        if checkpoint.release not in keep:
+            await store.delete_checkpoint(checkpoint.id)
+    if gone:
+        _log.info("removed %d releases from the store: %s", len(gone), ", ".join(gone))
+    return gone

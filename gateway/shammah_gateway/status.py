@@ -1,0 +1,110 @@
+"""The state of the whole, for people: parts, promise, counters, warnings. It changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from shammah.v1 import gateway_pb2
+from shammah_chassis.errors import ShammahError
+from shammah_chassis.manifest import ROLES
+
+from shammah_gateway.gateway import Gateway
+from shammah_gateway.wire import write_certificate
+
+TRAINER_SECONDS = 2.0
+
+
+async def read_status(gateway: Gateway) -> gateway_pb2.GetStatusResponse:
+    """Return the status; a trainer that does not answer within 2 s is shown as away."""
+    trainer, queue_size = await _ask_trainer(gateway)
+    now = gateway.monitor
+    champion = gateway.releases.champion()
+    desired = gateway.releases.desired
+    return gateway_pb2.GetStatusResponse(
+        champion=champion.id if champion else (desired.release if desired else ""),
+        candidate=gateway.releases.wanted.candidate,
+        parts=[*_pods(gateway), trainer, _bus(gateway), _teacher(gateway)],
+        categories=[write_certificate(name, policy) for name, policy in sorted(champion.categories.items())]
+        if champion
+        else [],
+        queries=now.queries,
+        local=now.local,
+        forwarded=now.forwarded,
+        failed=now.failed,
+        spooled=gateway.recorder.spooled,
+        teacher_calls=gateway.teacher.spending.calls if gateway.teacher else 0,
+        promise=describe_promise(gateway),
+        queue_size=queue_size,
+        warnings=_warnings(gateway),
+    )
+
+
+def describe_promise(gateway: Gateway) -> str:
+    """Say whether anybody watches the promise, and what was seen."""
+    if gateway.settings.audit_rate <= 0:
+        return "promise not monitored: the audit rate is 0"
+    if gateway.teacher is None:
+        return "promise not monitored: there is no teacher to audit with"
+    if gateway.teacher.spending.left("audit") == 0:
+        return "promise not monitored: the audit budget is spent"
+    graded, bad = gateway.monitor.audited
+    return f"monitored: {graded} audits graded, {bad} bad"
+
+
+def _pods(gateway: Gateway) -> list[gateway_pb2.PartStatus]:
+    champion = gateway.releases.desired
+    parts: list[gateway_pb2.PartStatus] = []
+    for role in ROLES:
+        pods = gateway.pods.of_role(role)
+        parts.extend(
+            gateway_pb2.PartStatus(
+                name=role,
+                ready=champion is not None and pod.holds(champion.release),
+                detail=f"{pod.target}: {pod.detail}",
+            )
+            for pod in pods
+        )
+        if not pods:
+            parts.append(gateway_pb2.PartStatus(name=role, ready=False, detail="no target is set"))
+    return parts
+
+
+async def _ask_trainer(gateway: Gateway) -> tuple[gateway_pb2.PartStatus, int]:
+    try:
+        async with asyncio.timeout(TRAINER_SECONDS):
+            status = await gateway.trainer.status()
+    except (ShammahError, TimeoutError) as error:
+        detail = f"{gateway.trainer.target or 'no target'}: {error or 'no answer'}"
+        return gateway_pb2.PartStatus(name="trainer", ready=False, detail=detail), 0
+    detail = f"{gateway.trainer.target}: {status.device}, {status.queue_size} of {status.batch_size} examples wait"
+    return gateway_pb2.PartStatus(name="trainer", ready=True, detail=detail), status.queue_size
+
+
+def _bus(gateway: Gateway) -> gateway_pb2.PartStatus:
+    here = gateway.bus.connected
+    return gateway_pb2.PartStatus(name="nats", ready=here, detail="connected" if here else "away: examples are spooled")
+
+
+def _teacher(gateway: Gateway) -> gateway_pb2.PartStatus:
+    teacher = gateway.teacher
+    if teacher is None:
+        return gateway_pb2.PartStatus(name="teacher", ready=False, detail="none is set up")
+    left = teacher.spending.left("answer")
+    error = teacher.last_error
+    budget = "no limit" if left is None else f"{left} calls left"
+    detail = f"{teacher.name}: {budget}" + (f"; last error: {error.message}" if error else "")
+    return gateway_pb2.PartStatus(name="teacher", ready=error is None and left != 0, detail=detail)
+
+
+def _warnings(gateway: Gateway) -> list[str]:
+    now = gateway.monitor
+    texts = [gateway.releases.warning, gateway.recorder.warning]
+    if gateway.releases.champion() is None:
+        texts.append("no release serves yet: every query is forwarded")
+    if gateway.recorder.spooled:
+        texts.append(f"{gateway.recorder.spooled} envelopes wait in the spool")
+    if now.lost_examples:
+        texts.append(f"{now.lost_examples} examples were lost: neither log nor spool had room")
+    if now.dropped:
+        texts.append(f"{now.dropped} audits or explorations were left out: too many ran")
+    return [text for text in texts if text]

@@ -1,0 +1,1 @@
+"""Teachers: who answers when the student may not. One interface, several kinds."""

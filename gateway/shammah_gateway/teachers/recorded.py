@@ -1,0 +1,114 @@
+"""A teacher whose answers are recorded in workload files: the offline default of demo, tests and benchmarks.
+
+It answers only what is in its files, and makes "new" examples by handing out rows of the teachable part that nobody
+was taught yet. It calls no network.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from shammah_chassis.errors import NotFoundError, TeacherError
+from shammah_chassis.examples import Example, Message
+from shammah_chassis.text import normalise_query
+from shammah_chassis.workload import read_workload
+
+from shammah_gateway.teachers.base import Generation, OfferedExample, TeacherAnswer, Wish
+
+TEACHABLE = frozenset({"train", "teach"})
+MODEL = "recorded"
+
+
+class RecordedTeacher:
+    """Answers from (normalised query -> example); `teachable` are the rows it may hand out, in file order.
+
+    Difficulty and focus of a wish are not used: the files do not say either.
+    """
+
+    name = "recorded"
+
+    def __init__(self, examples: Iterable[Example], teachable: Sequence[Example]) -> None:
+        self._answers = {normalise_query(example.query_text): example for example in examples}
+        self._teachable: dict[str, list[Example]] = {}
+        for example in teachable:
+            self._teachable.setdefault(example.category, []).append(example)
+        self._next = dict.fromkeys(self._teachable, 0)
+
+    async def answer(self, messages: Sequence[Message], max_tokens: int) -> TeacherAnswer:
+        """Return the recorded answer to the last user turn; TeacherError when there is none.
+
+        `max_tokens` can't be kept: what was recorded is the answer.
+        """
+        query = next(turn.content for turn in reversed(messages) if turn.role == "user")
+        example = self._answers.get(normalise_query(query))
+        if example is None:
+            raise TeacherError(
+                f"the recorded teacher has no answer to {query[:60]!r}; it knows {len(self._answers)} queries"
+            )
+        return TeacherAnswer(example.response, MODEL, "end_turn", known=example)
+
+    async def generate(self, wish: Wish) -> Generation:
+        """Return the next untaught rows of a category; none when all were handed out or are excluded."""
+        rows = self._teachable.get(wish.category)
+        if rows is None:
+            listed = ", ".join(sorted(self._teachable)) or "none"
+            raise NotFoundError(f"category {wish.category!r} is not in the recorded files; known: {listed}")
+        made: list[OfferedExample] = []
+        index = self._next[wish.category]
+        while index < len(rows) and len(made) < wish.count:
+            row = rows[index]
+            index += 1
+            if normalise_query(row.query_text) not in wish.exclude:
+                made.append(_offer(row))
+        self._next[wish.category] = index
+        return Generation(tuple(made), MODEL)
+
+    def categories(self) -> frozenset[str]:
+        """Return the categories of the teachable rows."""
+        return frozenset(self._teachable)
+
+
+def load_recorded(paths: Sequence[Path]) -> tuple[RecordedTeacher, tuple[str, ...]]:
+    """Read workload files; returns the teacher, and a text for each bad line. Blocking.
+
+    Raises:
+        NotFoundError: a file is not there.
+    """
+    examples: list[Example] = []
+    teachable: list[Example] = []
+    errors: list[str] = []
+    for path in paths:
+        workload = read_workload(path)
+        errors.extend(workload.errors)
+        splits = _read_splits(path)
+        for row in workload.rows:
+            examples.append(row.example)
+            if splits.get(row.id) in TEACHABLE:
+                teachable.append(row.example)
+    return RecordedTeacher(examples, teachable), tuple(errors)
+
+
+def _read_splits(path: Path) -> dict[str, str]:
+    """Return row id -> metadata.split; bad lines were reported by `read_workload` and are passed over."""
+    splits: dict[str, str] = {}
+    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open("rt") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+                splits[row["id"]] = str(row["metadata"]["split"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    return splits
+
+
+def _offer(example: Example) -> OfferedExample:
+    return OfferedExample(
+        query=example.query_text,
+        response=example.response,
+        category=example.category,
+        grader=example.grader,
+        known=example,
+    )

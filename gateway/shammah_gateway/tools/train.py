@@ -1,0 +1,105 @@
+"""Tool `train`: start a round at the trainer, follow it, and say what became of its release."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from shammah.v1 import types_pb2
+from shammah_chassis.errors import ShammahError, UnavailableError
+from shammah_chassis.scopes import Caller
+
+from shammah_gateway.jobs import MAX_WAIT_SECONDS, Progress
+from shammah_gateway.tools.context import ToolContext, run_job, show_job
+from shammah_gateway.tools.schemas import TrainInput, TrainResult
+from shammah_gateway.trainer_client import TrainerClient
+
+ENDED = frozenset({types_pb2.JOB_STATE_DONE, types_pb2.JOB_STATE_FAILED, types_pb2.JOB_STATE_CANCELLED})
+# A trainer that is started again after a kill is back within this time, or the job fails.
+AWAY_SECONDS = 120.0
+PAUSE_SECONDS = 1.0
+# The trainer's own words for a release that it would promote; it is "promoted" once it serves.
+_VERDICTS = {"promote": "promoted", "base": "promoted"}
+
+
+async def train(context: ToolContext, caller: Caller, asked: TrainInput) -> TrainResult:
+    """Start a round, or follow the one that runs; returns at once, or with `wait` after at most 25 s.
+
+    Raises:
+        NotFoundError: `job` is no job of this caller.
+        PreconditionError: nothing to train on, and whatever else the trainer says.
+        UnavailableError: there is no trainer.
+    """
+    if asked.job:
+        return await show_job(context, caller, asked.job, TrainResult)
+    remote = await context.trainer.train(f"asked for by {caller.name}")
+
+    async def work(progress: Progress) -> dict[str, Any]:
+        return await _follow(context, remote.id, progress)
+
+    wait = MAX_WAIT_SECONDS if asked.wait else 0.0
+    return await run_job(context, caller, "train", work, TrainResult, wait_seconds=wait)
+
+
+async def _follow(context: ToolContext, remote: str, progress: Progress) -> dict[str, Any]:
+    job = await _wait_for_end(context.trainer, remote, progress)
+    if job.state != types_pb2.JOB_STATE_DONE:
+        raise name_failure(job.error_code, job.error_message)
+    result = read_result(job.result_json)
+    if result.verdict == "promoted" and result.release:
+        progress.report(0.95, "the pods load the release", result.model_dump(exclude={"job"}))
+        result = await _wait_for_swap(context, result)
+    return result.model_dump(exclude={"job"})
+
+
+def name_failure(code: str, message: str) -> ShammahError:
+    """Return the named error of a round that failed at the trainer."""
+    kinds = [ShammahError]
+    for kind in kinds:
+        kinds.extend(kind.__subclasses__())
+    known = {kind.code: kind for kind in kinds}
+    return known.get(code, ShammahError)(message or "the round was cancelled")
+
+
+async def _wait_for_end(trainer: TrainerClient, remote: str, progress: Progress) -> types_pb2.Job:
+    """Ask until the job has ended; a trainer that is away for a while is waited for."""
+    away = 0.0
+    while True:
+        try:
+            job = await trainer.get_job(remote, wait_seconds=PAUSE_SECONDS)
+        except UnavailableError:
+            away += PAUSE_SECONDS
+            if away > AWAY_SECONDS:
+                raise
+            await asyncio.sleep(PAUSE_SECONDS)
+            continue
+        away = 0.0
+        if job.state in ENDED:
+            return job
+        progress.report(0.9 * job.progress, job.stage)
+
+
+async def _wait_for_swap(context: ToolContext, result: TrainResult) -> TrainResult:
+    """Wait until the release serves, or is no candidate any more; says why when it does not."""
+    name = result.release
+
+    def settled() -> bool:
+        champion = context.releases.desired
+        passed = champion is not None and champion.release > name
+        return name in context.releases.switched_at or passed
+
+    if await context.releases.changed.wait_until(settled, context.hold_seconds):
+        at = context.releases.switched_at.get(name, 0.0)
+        if at:
+            return result.model_copy(update={"swapped_at": at})
+    why = context.releases.warning or "not every pod holds it yet"
+    return result.model_copy(update={"reasons": [*result.reasons, f"not swapped: {why}"]})
+
+
+def read_result(text: str) -> TrainResult:
+    """Read the result of a round as the trainer wrote it; what it says beyond our schema is left out."""
+    values = json.loads(text) if text else {}
+    known = {name: values[name] for name in TrainResult.model_fields if name in values and name != "job"}
+    result = TrainResult.model_validate(known)
+    return result.model_copy(update={"verdict": _VERDICTS.get(result.verdict, result.verdict)})

@@ -1,0 +1,1 @@
+"""The generator role: continuous-batching text generation on ONNX Runtime, and the service around it."""

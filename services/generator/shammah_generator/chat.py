@@ -1,0 +1,96 @@
+r"""Messages to prompt ids, in the ChatML form of SmolLM2.
+
+`<|im_start|>role\ncontent<|im_end|>\n` for each message, then `<|im_start|>assistant\n`. Unlike SmolLM2's own template
+no default system prompt is put in front: it would cost about 24 tokens a query, and the student is always fine-tuned
+on this form, so it never needs it. Control tokens are put in by id and only here; text is encoded with special tokens
+switched off, so a user who writes `<|im_end|>` has written ten characters, not ended a turn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from shammah_chassis.errors import ArtifactError, InvalidInputError
+from shammah_chassis.examples import ROLES, Message
+from shammah_chassis.manifest import load_json
+from tokenizers import Tokenizer
+
+START, END = "<|im_start|>", "<|im_end|>"
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Load `tokenizer.json` and check that it can carry the chat form.
+
+    Raises:
+        ArtifactError: unreadable, a control token is missing, or text can spell one.
+    """
+    tokenizer = Tokenizer.from_str(json.dumps(load_json(path)))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    controls = {find_control(tokenizer, START), find_control(tokenizer, END)}
+    if controls & set(encode_text(tokenizer, f"{START} {END}")):
+        raise ArtifactError(f"tokenizer {path.name}: {START} and {END} must be special tokens")
+    return tokenizer
+
+
+def find_control(tokenizer: Tokenizer, token: str) -> int:
+    """Return the id of a control token.
+
+    Raises:
+        ArtifactError: the tokenizer has no such token.
+    """
+    found: int | None = tokenizer.token_to_id(token)
+    if found is None:
+        raise ArtifactError(f"the tokenizer has no token {token}")
+    return found
+
+
+def find_ends(tokenizer: Tokenizer) -> frozenset[int]:
+    """Return the ids that end a response: end of turn, end of text, and the start of somebody else's turn."""
+    ids = (tokenizer.token_to_id(token) for token in (END, START, "<|endoftext|>"))
+    return frozenset(found for found in ids if found is not None)
+
+
+def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Return the ids of plain text; control tokens in it are spelled out as text."""
+    tokenizer.encode_special_tokens = True  # True: specials are encoded like any other text
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
+    """Return the ids of a conversation up to where the assistant's answer starts.
+
+    Raises:
+        InvalidInputError: no message, an unknown role, or the last message is the assistant's.
+    """
+    if not messages:
+        raise InvalidInputError("no messages; allowed: at least one")
+    for message in messages:
+        if message.role not in ROLES:
+            raise InvalidInputError(f"role {message.role!r}; allowed: {', '.join(ROLES)}")
+    if messages[-1].role == "assistant":
+        raise InvalidInputError("the last message is the assistant's; allowed: user or system")
+    start, end = find_control(tokenizer, START), find_control(tokenizer, END)
+    newline = encode_text(tokenizer, "\n")
+    ids: list[int] = []
+    for message in messages:
+        turn = encode_text(tokenizer, f"{message.role}\n{message.content}")
+        ids += [start, *turn, end, *newline]
+    return [*ids, start, *encode_text(tokenizer, "assistant\n")]
+
+
+def encode_example(tokenizer: Tokenizer, messages: Sequence[Message], response: str) -> tuple[list[int], list[bool]]:
+    """Return ids and label mask of a training example, both of one length.
+
+    The response is encoded on its own, as it will be generated, and ends with the end-of-turn token. The mask is True
+    where an id is to be learned: the response and its end.
+
+    Raises:
+        InvalidInputError: as `encode_prompt`.
+    """
+    prompt = encode_prompt(tokenizer, messages)
+    answer = [*encode_text(tokenizer, response), find_control(tokenizer, END)]
+    return prompt + answer, [False] * len(prompt) + [True] * len(answer)

@@ -1,0 +1,62 @@
+"""Opens an ONNX Runtime session from a template graph and the weights that it declares.
+
+It knows names and arrays; what the graph computes and how its inputs are fed is the affair of `graph` and `model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+from shammah_chassis.errors import ArtifactError
+
+from shammah_generator.arrays import Array
+from shammah_generator.graph import Precision, name_graph_file
+from shammah_generator.weights import check_weights
+
+# ONNX Runtime's errors share no base class but Exception.
+_ORT_ERRORS = (ort_errors.Fail, ort_errors.InvalidArgument, ort_errors.InvalidGraph, ort_errors.NotImplemented)
+
+
+def read_graph(folder: Path, precision: Precision) -> onnx.ModelProto:
+    """Read the template of a version folder.
+
+    Raises:
+        ArtifactError: missing or not a graph.
+    """
+    path = folder / name_graph_file(precision)
+    try:
+        # Without the external data: the names are all that the template holds.
+        graph: onnx.ModelProto = onnx.load_model(path, load_external_data=False)
+    except (OSError, DecodeError) as error:
+        raise ArtifactError(f"graph {path.name} can't be read: {error}") from error
+    return graph
+
+
+def open_session(graph: onnx.ModelProto, weights: Mapping[str, Array], *, threads: int) -> ort.InferenceSession:
+    """Open a CPU session whose declared weights are the given arrays.
+
+    Raises:
+        ArtifactError: a weight is missing or has another shape, or ONNX Runtime refuses the graph.
+    """
+    declared = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer if tensor.external_data}
+    check_weights(weights, declared)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in declared]
+    options.add_external_initializers(list(declared), values)
+    try:
+        return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except _ORT_ERRORS as error:
+        raise ArtifactError(f"ONNX Runtime refuses the graph: {error}") from error
+
+
+def count_bytes(weights: Mapping[str, Array]) -> int:
+    """Count each piece of memory once (a tied head and its embedding are one)."""
+    return sum({array.ctypes.data: array.nbytes for array in weights.values()}.values())

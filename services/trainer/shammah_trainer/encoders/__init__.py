@@ -1,0 +1,1 @@
+"""Training and export of the two judges, router and validator. The only place that knows their networks."""

@@ -1,0 +1,136 @@
+"""One round of the validator, in two stages: the text cross-encoder, then the quality head.
+
+The text stage learns from teacher responses and made negatives only and never sees a graded rollout, so the text
+scores of graded rows are out-of-sample and need no cross-fitting. The quality head learns from graded dev rollouts
+only. Knows nothing of where rows come from or what a release is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from shammah_chassis.encoder import TOKENIZER_NAME, TextTokenizer
+from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.text import normalise_query
+
+from shammah_trainer.encoders.base import (
+    EMBEDDER_GRAPH,
+    SAMPLE_PAIRS,
+    VALIDATOR_GRAPH,
+    load_validator,
+    sample_pairs,
+)
+from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
+from shammah_trainer.encoders.negatives import Pair, make_pairs
+from shammah_trainer.encoders.networks import STATISTICS, Embedder
+from shammah_trainer.encoders.quality import fit_quality_heads, gather_features, quality_loss
+from shammah_trainer.encoders.results import (
+    GradedRow,
+    RoleResult,
+    TextRow,
+    ValidatorHyper,
+    extend_labels,
+    is_held_out,
+)
+from shammah_trainer.encoders.storage import save_version
+from shammah_trainer.encoders.text_stage import TextStage
+
+_HELD_OUT_PAIRS = 160
+
+
+def train_validator(
+    parent_folder: Path,
+    texts: Sequence[TextRow],
+    graded: Sequence[GradedRow],
+    out: Path,
+    *,
+    hyper: ValidatorHyper,
+    seed: int,
+) -> RoleResult:
+    """Train a validator version from its parent and write it into `out`.
+
+    Losses: mean log loss of the text scores on pairs of the fixed fifth of the queries that never trains, plus, where
+    there are graded rows, the mean log loss of the quality: cross-fitted over queries for the new version, as it is for
+    the parent (which may have learned from some of them, so the comparison leans to the parent).
+
+    No texts leave the text stage as it was; no graded rows leave the quality head as it was; one class only makes it
+    the smoothed prior. A text whose query is among the graded rows is left out.
+
+    Raises:
+        InvalidInputError: neither texts nor graded rows, statistics of a wrong length, `hyper.layers` above what the
+            version keeps twice, or more categories than a version has slots.
+        ArtifactError: the parent can't be used, or a new graph differs from its network.
+    """
+    network, parent = load_validator(parent_folder)
+    _check(texts, graded, hyper, tuned_layers=len(network.tuned))
+    labels = extend_labels(parent.labels, [*(row.category for row in texts), *(row.category for row in graded)])
+    tokenizer_path = parent_folder / TOKENIZER_NAME
+    max_tokens = int(parent.config["max_tokens"])
+    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens))
+    train_pairs, held_pairs = _make_pairs(texts, graded, hyper, seed=seed)
+
+    quality_before = quality_loss(network, gather_features(stage, graded, labels), graded)
+    text_before = stage.measure(held_pairs)
+    started = time.monotonic()
+    trained = stage.train(train_pairs, hyper, generator=np.random.default_rng(seed))
+    seconds = time.monotonic() - started
+    text_after = stage.measure(held_pairs)
+    full, text_only = fit_quality_heads(network, gather_features(stage, graded, labels), graded)
+
+    save_version(out, network.state_dict(), config=parent.config, labels=labels, tokenizer=tokenizer_path)
+    pairs = tuple((pair.query, pair.response) for pair in (*held_pairs, *train_pairs))
+    sample = sample_pairs((*SAMPLE_PAIRS, *pairs)[:PARITY_ROWS], max_tokens=max_tokens)
+    difference = finish_graph(network, VALIDATOR_GRAPH, parent=parent_folder, folder=out, sample=sample)
+    embedded = Sample([response for _, response in SAMPLE_PAIRS], max_tokens, {})
+    finish_graph(Embedder(network.body), EMBEDDER_GRAPH, parent=parent_folder, folder=out, sample=embedded)
+    metrics = {
+        "pairs": len(train_pairs),
+        "pairs_trained": trained,
+        "text_seconds": round(seconds, 2),
+        "graded": len(graded),
+        "text_loss_before": text_before,
+        "text_loss_after": text_after,
+        "quality_loss_before": quality_before,
+        "quality_loss_after": full.loss,
+        "quality_loss_without_statistics": text_only.loss,
+        "quality_constant": full.constant,
+        "parity": difference,
+    }
+    return RoleResult(
+        text_before + quality_before,
+        text_after + full.loss,
+        parent.config,
+        labels,
+        asdict(hyper) | {"seed": seed},
+        metrics,
+    )
+
+
+def _check(texts: Sequence[TextRow], graded: Sequence[GradedRow], hyper: ValidatorHyper, *, tuned_layers: int) -> None:
+    if not texts and not graded:
+        raise InvalidInputError("nothing to train the validator on; it needs texts or graded rollouts")
+    if not 0 <= hyper.layers <= tuned_layers:
+        raise InvalidInputError(f"layers is {hyper.layers}; this version can train 0 to {tuned_layers}")
+    for row in graded:
+        if len(row.statistics) != STATISTICS or not np.isfinite(row.statistics).all():
+            raise InvalidInputError(f"statistics of a graded row must be {STATISTICS} finite numbers")
+
+
+def _make_pairs(
+    texts: Sequence[TextRow], graded: Sequence[GradedRow], hyper: ValidatorHyper, *, seed: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Return pairs to train on and pairs to measure on; few texts may leave nothing to measure on."""
+    seen = {normalise_query(row.query) for row in graded}
+    usable = [row for row in texts if row.query.strip() and row.response.strip()]
+    usable = [row for row in usable if normalise_query(row.query) not in seen]
+    train = [row for row in usable if not is_held_out(row.query)]
+    held = [row for row in usable if is_held_out(row.query)]
+    return (
+        make_pairs(train, limit=hyper.max_pairs, generator=np.random.default_rng([seed, 1])),
+        # Always the same negatives, so that the losses of two versions can be compared.
+        make_pairs(held, limit=min(_HELD_OUT_PAIRS, hyper.max_pairs), generator=np.random.default_rng(0)),
+    )

@@ -1,0 +1,84 @@
+"""From the example log to the ledger, for ever: first what the ledger lacks, then what comes; acked when durable.
+
+A message is acknowledged only through the position whose round is durable, so that the consumer's floor in NATS never
+says more than the releases do. It does not decode examples (`ingest`) nor start rounds (`triggers`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from shammah_chassis.bus import Bus, LogMessage
+from shammah_chassis.consumer import ExampleConsumer
+from shammah_chassis.errors import ShammahError
+
+from shammah_trainer.ingest import Ingest
+from shammah_trainer.ledger import Ledger
+from shammah_trainer.round_log import durable_position
+
+_LOG = logging.getLogger(__name__)
+_FETCH = 64
+_FETCH_SECONDS = 1.0
+_PAUSE_SECONDS = 1.0
+_ACK_WAIT_SECONDS = 600.0
+
+
+class Intake:
+    """Feeds the ledger; `executor` has one thread, which alone uses `ingest`."""
+
+    def __init__(self, bus: Bus, ledger: Ledger, ingest: Ingest, executor: Executor) -> None:
+        self._bus = bus
+        self._ledger = ledger
+        self._ingest = ingest
+        self._executor = executor
+        # Long: what is redelivered is only ignored, the ledger has it.
+        self._consumer = ExampleConsumer(bus, ack_wait_seconds=_ACK_WAIT_SECONDS)
+
+    async def catch_up(self) -> None:
+        """Read from the log whatever the ledger lacks; a lost ledger is rebuilt from the first message."""
+        async for message in self._bus.read_log(self._ledger.read_meta("sequence") + 1):
+            await self._take(message)
+
+    async def follow(self, on_change: Callable[[], None]) -> None:
+        """Take messages as they come, until cancelled; a bus or disk that fails is tried again."""
+        while True:
+            try:
+                messages = await self._consumer.fetch(_FETCH, _FETCH_SECONDS)
+                for message in messages:
+                    await self._take_in_order(message)
+                if messages:
+                    on_change()
+                    await self.acknowledge()
+            except ShammahError as error:
+                _LOG.warning("intake: %s", error.message)
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def acknowledge(self) -> None:
+        """Acknowledge through the last position that a published round covers."""
+        position = durable_position(self._ledger)
+        if position:
+            await self._consumer.ack_through(position)
+            self._ledger.write_meta("acked", max(position, self._ledger.read_meta("acked")))
+
+    async def close(self) -> None:
+        """Stop reading."""
+        await self._consumer.close()
+
+    async def _take_in_order(self, message: LogMessage) -> None:
+        """Take a message; if others were skipped (another reader had them), read those from the log first."""
+        if message.sequence > self._ledger.read_meta("sequence") + 1:
+            async for earlier in self._bus.read_log(self._ledger.read_meta("sequence") + 1):
+                if earlier.sequence >= message.sequence:
+                    break
+                await self._take(earlier)
+        await self._take(message)
+
+    async def _take(self, message: LogMessage) -> None:
+        loop = asyncio.get_running_loop()
+        report = await loop.run_in_executor(self._executor, self._ingest.take_message, message.sequence, message.data)
+        if report.poison:
+            _LOG.warning("message %d is unreadable: %s", message.sequence, report.poison)
+            await self._bus.dead_letter(message.data, report.poison, message.sequence)

@@ -1,0 +1,108 @@
+"""Step 5 of a round: train validator and router from the champion's, on teacher texts and graded dev rollouts.
+
+It knows which rows may teach which judge; how they learn is in `encoders`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from shammah_chassis.manifest import Role
+
+from shammah_trainer.encoders.results import (
+    GradedRow,
+    RoleResult,
+    RouterHyper,
+    RouterRow,
+    TextRow,
+    ValidatorHyper,
+)
+from shammah_trainer.encoders.train_router import train_router
+from shammah_trainer.encoders.train_validator import train_validator
+from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.policy import TrainingPolicy, summarise_provenance
+from shammah_trainer.publishing import Description, Version, make_version
+from shammah_trainer.rollouts import Rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgesTask:
+    """What is needed to train both judges. No label comes from a model's own score: `rollouts` are graded."""
+
+    parents: Mapping[Role, Version]
+    work: Path
+    train: tuple[LedgerRow, ...]
+    dev: tuple[LedgerRow, ...]
+    rollouts: Mapping[str, Rollout]
+    policy: TrainingPolicy
+    position: int
+    seed: int
+    validator_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedJudges:
+    """The two new versions, and what their training said, by role."""
+
+    router: Version
+    validator: Version
+    results: dict[str, RoleResult]
+
+
+def learn_judges(task: JudgesTask) -> LearnedJudges:
+    """Train the validator, then the router, and describe both as versions."""
+    validator = _learn_validator(task)
+    router = _learn_router(task)
+    return LearnedJudges(
+        router=_describe(task, "router", router),
+        validator=_describe(task, "validator", validator),
+        results={"router": router, "validator": validator},
+    )
+
+
+def _learn_validator(task: JudgesTask) -> RoleResult:
+    texts = [
+        TextRow(row.example.query_text, row.example.response, row.category)
+        for row in task.train
+        if task.policy.allows(row.example, "validator")
+    ]
+    graded = [
+        GradedRow(row.example.query_text, rollout.text, row.category, rollout.statistics, rollout.good)
+        for row in task.dev
+        if (rollout := task.rollouts.get(row.id)) is not None and rollout.good is not None
+    ]
+    return train_validator(
+        task.parents["validator"].folder,
+        texts,
+        graded,
+        task.work / "validator",
+        hyper=ValidatorHyper(max_seconds=task.validator_seconds),
+        seed=task.seed,
+    )
+
+
+def _learn_router(task: JudgesTask) -> RoleResult:
+    rows = [
+        RouterRow(row.example.query_text, row.category)
+        for row in task.train
+        if task.policy.allows(row.example, "router")
+    ]
+    for row in task.dev:
+        rollout = task.rollouts.get(row.id)
+        rows.append(RouterRow(row.example.query_text, row.category, rollout.good if rollout else None))
+    return train_router(task.parents["router"].folder, rows, task.work / "router", hyper=RouterHyper(), seed=task.seed)
+
+
+def _describe(task: JudgesTask, role: Role, result: RoleResult) -> Version:
+    allowed = [row.example for row in task.train if task.policy.allows(row.example, role)]
+    about = Description(
+        config=result.config,
+        labels=result.labels,
+        hyper=result.hyper,
+        metrics={"loss_before": result.loss_before, "loss_after": result.loss_after, **result.metrics},
+        provenance=summarise_provenance(allowed, task.policy),
+        position=task.position,
+    )
+    return make_version(role, task.work / role, parent=task.parents[role].manifest, about=about)

@@ -1,0 +1,102 @@
+"""Steps 1 to 3 of a round: start from the champion's generator, fine-tune it on the plan's rows, export, check parity.
+
+Returns a version folder; it knows no judges and no store.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from shammah_generator.chat import END, encode_example, encode_prompt, find_control, load_tokenizer
+from shammah_generator.model import TOKENIZER_NAME
+from tokenizers import Tokenizer
+
+from shammah_trainer.batches import SftRow
+from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, export_generator
+from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.phases import Phases
+from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance
+from shammah_trainer.publishing import Description, Version, make_version
+from shammah_trainer.round_plan import RoundPlan
+from shammah_trainer.sft import SftHyper, SftResult, fine_tune
+from shammah_trainer.student import Student, load_student
+
+_DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedGenerator:
+    """The new version and what the training said; the champion's own version and no losses when nothing was new."""
+
+    version: Version
+    result: SftResult | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratorTask:
+    """What is needed to train one generator."""
+
+    parent: Version
+    out: Path
+    plan: RoundPlan
+    policy: TrainingPolicy
+    hyper: SftHyper
+    device: torch.device
+    threads: int
+
+
+def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
+    """Train, export and check one generator.
+
+    Raises:
+        DivergedError: the loss is not a number any more.
+        ArtifactError: the exported graph does not compute what PyTorch computes.
+    """
+    rows = [row for row in task.plan.train if task.policy.allows(row.example, "generator")]
+    if not rows:
+        return LearnedGenerator(task.parent, None)
+    with phases.run("load", "loading the champion's generator"):
+        student = load_student(task.parent.folder, device=task.device)
+        tokenizer = load_tokenizer(task.parent.folder / TOKENIZER_NAME)
+        train = encode_rows(rows, tokenizer, weights=cap_user_weights([row.example for row in rows], task.policy))
+        dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
+    with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
+        result = fine_tune(student, train, dev, hyper=task.hyper, pad_id=find_control(tokenizer, END), progress=advance)
+    with phases.run("export", "exporting the generator and checking parity"):
+        export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
+        parity = _check(student, task, tokenizer)
+    config = student.config
+    del student
+    gc.collect()  # the rollouts need the room
+    about = Description(
+        config=config,
+        hyper={**asdict(task.hyper), "device": str(task.device)},
+        metrics={**asdict(result), "parity": parity},
+        provenance=summarise_provenance([row.example for row in rows], task.policy),
+        position=task.plan.position,
+    )
+    return LearnedGenerator(make_version("generator", task.out, parent=task.parent.manifest, about=about), result)
+
+
+def encode_rows(
+    rows: Sequence[LedgerRow], tokenizer: Tokenizer, weights: Sequence[float] | None = None
+) -> list[SftRow]:
+    """Encode examples as they will be prompted; rows without weight teach nothing and are left out."""
+    encoded = []
+    for index, row in enumerate(rows):
+        weight = weights[index] if weights is not None else 1.0
+        if weight > 0:
+            ids, mask = encode_example(tokenizer, row.example.query, row.example.response)
+            encoded.append(SftRow(tuple(ids), tuple(mask), weight))
+    return encoded
+
+
+def _check(student: Student, task: GeneratorTask, tokenizer: Tokenizer) -> float:
+    """Check parity on real prompts: dev rows first, then rows that were trained on."""
+    rows = [*task.plan.dev, *task.plan.train][:PARITY_PROMPTS]
+    prompts = [encode_prompt(tokenizer, row.example.query) for row in rows]
+    return check_parity(student, task.out, prompts, threads=task.threads)

@@ -1,0 +1,115 @@
+"""What one round learns from: the new train rows, a replay of older ones, and the rows that judge it.
+
+Reads the ledger, decides by positions and seeds, and does no training.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shammah_trainer.ledger import Ledger, LedgerRow
+
+# A row is evidence only while nobody trained on its cluster; parts see to it, and this makes sure.
+_EVIDENCE = (
+    "part = ? AND json_extract(json, '$.grader') NOT IN ('', 'judge') AND NOT EXISTS "
+    "(SELECT 1 FROM examples AS other WHERE other.cluster = examples.cluster AND other.part = 'train')"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """Rows of one round. `position`: the last log sequence whose train rows are all in the champion or in `new`."""
+
+    new: tuple[LedgerRow, ...]
+    replay: tuple[LedgerRow, ...]
+    dev: tuple[LedgerRow, ...]
+    exam: tuple[LedgerRow, ...]
+    position: int
+    seed: int
+
+    @property
+    def train(self) -> tuple[LedgerRow, ...]:
+        """Everything that the generator learns from in this round."""
+        return self.new + self.replay
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLimits:
+    """Caps: train rows never learned from, train rows of held rounds, dev and exam rows of each category."""
+
+    fresh_rows: int = 4096
+    retried_rows: int = 2048
+    judged_rows: int = 1000
+
+
+def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, seed: int) -> RoundPlan:
+    """Choose the rows of the next round. `new` is empty when the champion has learned from everything."""
+    fresh = ledger.rows("part = 'train' AND sequence > ? AND trained = 0", (champion_position,))
+    # Rows of rounds that were held are tried again; the newest of them, as the older ones had their chances.
+    retried = ledger.rows("part = 'train' AND sequence > ? AND trained > 0", (champion_position,))
+    retried = retried[max(0, len(retried) - limits.retried_rows) :]
+    position = ledger.read_meta("sequence")
+    if len(fresh) > limits.fresh_rows:
+        # Whole messages only: the position must not fall between two rows of one.
+        position = fresh[limits.fresh_rows - 1].sequence
+        fresh = [row for row in fresh if row.sequence <= position]
+    new = tuple(fresh + [row for row in retried if row.sequence <= position])
+    return RoundPlan(
+        new=new,
+        replay=_draw_replay(ledger, champion_position, most=len(new), seed=seed),
+        dev=_judged(ledger, "dev", limits.judged_rows),
+        exam=_judged(ledger, "exam", limits.judged_rows),
+        position=max(position, champion_position),
+        seed=seed,
+    )
+
+
+def count_fresh(ledger: Ledger, *, champion_position: int) -> int:
+    """Return how many train rows wait that no finished round has learned from."""
+    sql = "SELECT COUNT(*) FROM examples WHERE part = 'train' AND sequence > ? AND trained = 0"
+    return int(ledger.fetch(sql, (champion_position,))[0][0])
+
+
+def has_new_evidence(ledger: Ledger, *, champion_position: int) -> bool:
+    """Say whether dev or exam rows came after the champion: then certifying again may prove more than before."""
+    sql = "SELECT 1 FROM examples WHERE part IN ('dev', 'exam') AND sequence > ? LIMIT 1"
+    return bool(ledger.fetch(sql, (champion_position,)))
+
+
+def _draw_replay(ledger: Ledger, champion_position: int, *, most: int, seed: int) -> tuple[LedgerRow, ...]:
+    """Draw old rows at most 1:1 with the new ones, evenly over the categories so that none is forgotten."""
+    old = ledger.rows("part = 'train' AND sequence <= ?", (champion_position,))
+    by_category: dict[str, list[LedgerRow]] = {}
+    for row in old:
+        by_category.setdefault(row.category, []).append(row)
+    rng = random.Random(seed)
+    drawn: list[LedgerRow] = []
+    # The smallest reservoirs first: what they can't fill goes to the others.
+    queue = sorted(by_category.items(), key=lambda item: (len(item[1]), item[0]))
+    for index, (_, rows) in enumerate(queue):
+        share = (most - len(drawn)) // (len(queue) - index)
+        drawn += rng.sample(rows, min(share, len(rows)))
+    return tuple(drawn)
+
+
+def _judged(ledger: Ledger, part: str, most: int) -> tuple[LedgerRow, ...]:
+    """Return the judged rows of each category; beyond `most` those with the lowest ids, a fixed random choice."""
+    kept: dict[str, int] = {}
+    chosen: list[LedgerRow] = []
+    for row in sorted(ledger.rows(_EVIDENCE, (part,)), key=lambda item: item.id):
+        kept[row.category] = kept.get(row.category, 0) + 1
+        if kept[row.category] <= most:
+            chosen.append(row)
+    return tuple(chosen)
+
+
+def seed_of(round_id: str) -> int:
+    """Return the seed of a round from its id, so that a repeated round draws the same rows."""
+    return int.from_bytes(round_id.encode(), "big") % (2**31)
+
+
+def categories_of(rows: Sequence[LedgerRow]) -> list[str]:
+    """Return the categories of some rows in alphabetical order."""
+    return sorted({row.category for row in rows})

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from shammah_generator.sampling import score_token
+from shammah_generator.statistics import FEATURES, GenerationStatistics, StatisticsBuilder
+
+PROBABILITIES = np.array([0.5, 0.25, 0.15, 0.1])
+LOGITS = (np.log(PROBABILITIES) + 3.0).astype(np.float32)
+
+
+def test_statistics_sum_up_the_scores():
+    builder = StatisticsBuilder(prompt_tokens=9)
+    scores = [score_token(LOGITS, token=token, top=0) for token in (1, 0, 3)]
+    for score in scores:
+        builder.add(score)
+    made = builder.build()
+    logs = np.log(PROBABILITIES[[1, 0, 3]])
+    assert made.sum_logprob == pytest.approx(logs.sum(), abs=1e-5)
+    assert made.mean_logprob == pytest.approx(logs.mean(), abs=1e-5)
+    assert made.min_logprob == pytest.approx(math.log(0.1), abs=1e-5)
+    assert made.first_logprob == pytest.approx(math.log(0.25), abs=1e-5)
+    assert made.entropy_max == pytest.approx(made.entropy_mean)
+    assert made.margin_min == pytest.approx(math.log(2), abs=1e-5)
+    assert (made.length, made.prompt_tokens) == (3, 9)
+
+
+def test_features_have_a_fixed_order():
+    assert FEATURES == (
+        "sum_logprob",
+        "mean_logprob",
+        "min_logprob",
+        "first_logprob",
+        "length",
+        "entropy_mean",
+        "entropy_max",
+        "margin_min",
+        "margin_mean",
+        "prompt_tokens",
+    )
+    assert GenerationStatistics(first_logprob=-2.0, length=3).as_features() == [0, 0, 0, -2, 3, 0, 0, 0, 0, 0]
+
+
+def test_nothing_drawn_gives_zeros():
+    assert StatisticsBuilder(prompt_tokens=4).build() == GenerationStatistics(prompt_tokens=4)

@@ -1,0 +1,251 @@
+"""Certification: the procedure, its edges, and its promise over simulated releases."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from shammah_chassis.errors import InvalidInputError
+from shammah_trainer.betting import betting_p_value
+from shammah_trainer.certify import (
+    NO_NUMBER_HELPS,
+    CategoryEvidence,
+    GradedRow,
+    certify,
+    order_thresholds,
+)
+from shammah_trainer.intervals import binomial_cdf
+
+
+def rows(good: int, bad: int, *, good_score: float = 0.9, bad_score: float = 0.9, **more: float) -> list[GradedRow]:
+    return [GradedRow(good_score, True, **more)] * good + [GradedRow(bad_score, False, **more)] * bad
+
+
+def draw(rng: np.random.Generator, n: int, risk: float, ranking: float) -> list[GradedRow]:
+    """Scores uniform; P(bad | score s) = risk * (1 - ranking + 2 * ranking * (1 - s)), so `risk` is the mean."""
+    scores = rng.random(n)
+    bad = rng.random(n) < risk * (1 - ranking + 2 * ranking * (1 - scores))
+    return [GradedRow(s, not b) for s, b in zip(scores.tolist(), bad.tolist(), strict=True)]
+
+
+def true_risk(threshold: float, risk: float, ranking: float) -> float:
+    return risk * (1 - ranking + ranking * (1 - threshold))
+
+
+class TestOrderThresholds:
+    def test_goes_from_strict_to_lax_in_at_most_sixteen_steps_and_ends_with_all(self) -> None:
+        scores = [i / 100 for i in range(100)]
+        order = order_thresholds(scores, [True] * 100)
+        assert order == sorted(order, reverse=True)
+        assert len(order) == 16
+        assert order[-1] == 0.0
+
+    def test_tied_scores_give_one_threshold(self) -> None:
+        assert order_thresholds([0.5] * 40, [True] * 40) == [0.5]
+        assert order_thresholds([0.5] * 30 + [0.9] * 10, [True] * 40) == [0.9, 0.5]
+
+    def test_few_tied_values_never_give_more_than_asked(self) -> None:
+        assert len(order_thresholds([1.0] * 90 + [i / 100 for i in range(10)], [True] * 100, 4)) <= 4
+
+    def test_starts_where_the_exam_can_gather_enough_evidence(self) -> None:
+        scores = [i / 100 for i in range(100)]
+        order = order_thresholds(scores, [True] * 100, exam_rows=100)
+        # 59 accepted answers are needed, so a threshold that takes under 59 % may not come first.
+        assert order[0] <= 0.41
+
+    def test_starts_above_the_bad_scores_when_the_score_ranks_well(self) -> None:
+        scores = [i / 100 for i in range(100)]
+        order = order_thresholds(scores, [s >= 0.3 for s in scores], exam_rows=400)
+        assert order[0] >= 0.3
+        assert order[-1] == 0.0
+
+    def test_no_rows_give_no_threshold(self) -> None:
+        assert order_thresholds([], []) == []
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf])
+    def test_a_score_that_is_no_number_is_refused(self, bad: float) -> None:
+        with pytest.raises(InvalidInputError, match="finite"):
+            order_thresholds([0.1, bad], [True, True])
+
+    def test_unequal_lengths_and_no_thresholds_are_refused(self) -> None:
+        with pytest.raises(InvalidInputError):
+            order_thresholds([0.1], [True, False])
+        with pytest.raises(InvalidInputError):
+            order_thresholds([0.1], [True], 0)
+
+
+class TestOneCategory:
+    def test_fifty_nine_right_answers_certify_and_fifty_eight_do_not(self) -> None:
+        enough = certify({"a": CategoryEvidence(rows(30, 0), rows(59, 0))})["a"]
+        assert enough.threshold == 0.9
+        assert (enough.accepted, enough.errors, enough.rows, enough.rows_missing) == (59, 0, 59, 0)
+        assert enough.local_share == 1.0
+        few = certify({"a": CategoryEvidence(rows(30, 0), rows(58, 0))})["a"]
+        assert few.threshold is None
+        assert few.rows_missing == 1
+        assert few.local_share == 0.0
+        assert "1 more accepted" in few.reason
+
+    def test_the_error_level_is_shared_by_the_categories_that_were_tried(self) -> None:
+        good = CategoryEvidence(rows(30, 0), rows(114, 0))
+        no_exam = CategoryEvidence(rows(30, 0), [])
+        no_dev = CategoryEvidence([], rows(100, 0))
+        others = {f"c{i}": CategoryEvidence(rows(5, 5), rows(5, 5)) for i in range(17)}
+        empty = {"no exam": no_exam, "no dev": no_dev}
+        assert certify({"a": good, **others, **empty})["a"].rows_missing == 1
+        del others["c0"]
+        assert certify({"a": good, **others, **empty})["a"].threshold == 0.9
+
+    def test_only_the_answers_above_the_threshold_and_past_the_prefilter_count(self) -> None:
+        bad_below = rows(150, 40, bad_score=0.2)
+        stopped = [GradedRow(0.95, False, eligible=False)] * 50
+        found = certify({"a": CategoryEvidence(bad_below, bad_below + stopped)})["a"]
+        assert found.threshold == 0.9
+        assert (found.accepted, found.errors, found.rows) == (150, 0, 240)
+        assert found.local_share == pytest.approx(150 / 240)
+        assert found.tried == 2
+
+    def test_a_laxer_threshold_is_taken_while_the_exam_allows_it(self) -> None:
+        mixed = [GradedRow(0.9, True)] * 100 + [GradedRow(0.6, True)] * 100
+        assert certify({"a": CategoryEvidence(mixed, mixed)})["a"].threshold == 0.6
+
+    def test_the_sequence_stops_at_its_first_failure(self) -> None:
+        # The exam contradicts dev at the strict threshold; the lax one would pass alone but must not be reached.
+        dev = [GradedRow(0.9, True)] * 60 + [GradedRow(0.5, False)] * 40
+        exam = [GradedRow(0.9, False)] * 3 + [GradedRow(0.9, True)] * 60 + [GradedRow(0.5, True)] * 500
+        found = certify({"a": CategoryEvidence(dev, exam)})["a"]
+        assert found.threshold is None
+        assert found.tried == 1
+        assert found.rows_missing >= 1
+
+    def test_an_error_rate_above_alpha_says_that_no_number_of_rows_helps(self) -> None:
+        found = certify({"a": CategoryEvidence(rows(20, 20), rows(50, 50))})["a"]
+        assert found.threshold is None
+        assert found.rows_missing == NO_NUMBER_HELPS
+        assert "cannot prove" in found.reason
+
+    def test_only_bad_and_only_unusable_rows_are_a_plain_no(self) -> None:
+        only_bad = certify({"a": CategoryEvidence(rows(0, 30), rows(0, 100))})["a"]
+        assert only_bad.threshold is None
+        stopped = [GradedRow(0.9, True, eligible=False)] * 100
+        assert certify({"a": CategoryEvidence(stopped, stopped)})["a"].reason.endswith("prefilter")
+        nothing = certify({"a": CategoryEvidence(rows(30, 0), [])})["a"]
+        assert nothing.reason.endswith("no exam rows")
+        assert nothing.rows_missing == 59
+        assert nothing.tried == 0
+        assert certify({}) == {}
+
+    @pytest.mark.parametrize(("errors", "accepted"), [(1, 60), (3, 90), (6, 150), (17, 400)])
+    def test_rows_missing_are_the_fewest_that_certify_at_the_same_error_rate(self, errors: int, accepted: int) -> None:
+        evidence = CategoryEvidence(rows(30, 0), rows(accepted - errors, errors))
+        found = certify({"a": evidence}, delta=0.01)["a"]
+        assert found.threshold is None
+        total = accepted + found.rows_missing
+
+        def passes(m: int) -> bool:
+            return binomial_cdf(-(-m * errors // accepted), m, 0.05) <= 0.01
+
+        assert total == next(m for m in range(accepted, 10_000) if passes(m))
+
+    @pytest.mark.parametrize("part", ["dev", "exam"])
+    def test_a_score_that_is_no_number_is_refused_by_category(self, part: str) -> None:
+        broken = [GradedRow(math.nan, True)]
+        evidence = CategoryEvidence(broken, rows(9, 0)) if part == "dev" else CategoryEvidence(rows(9, 0), broken)
+        with pytest.raises(InvalidInputError, match="'orders'"):
+            certify({"orders": evidence})
+
+    @pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"alpha": 1.0}, {"delta": 0.0}, {"delta": math.nan}])
+    def test_an_impossible_promise_is_refused(self, bad: dict[str, float]) -> None:
+        with pytest.raises(InvalidInputError):
+            certify({}, **bad)
+
+
+class TestWeightedRows:
+    def test_the_betting_bound_is_used_and_nearly_as_strong_when_all_weights_are_at_the_cap(self) -> None:
+        evidence = CategoryEvidence(rows(30, 0), rows(130, 0, weight=50.0))
+        found = certify({"a": evidence})["a"]
+        assert found.weighted
+        assert found.threshold == 0.9
+
+    def test_a_heavy_error_weighs_more_than_a_light_one(self) -> None:
+        weights = np.array([1.0] * 100 + [10.0] * 100)
+        light, heavy = np.zeros(200, dtype=bool), np.zeros(200, dtype=bool)
+        light[0], heavy[-1] = True, True
+        assert betting_p_value(light, weights, alpha=0.05, max_weight=10.0) < betting_p_value(
+            heavy, weights, alpha=0.05, max_weight=10.0
+        )
+
+    def test_the_share_is_weighted_and_the_missing_rows_are_counted(self) -> None:
+        exam = rows(100, 0, weight=10.0) + [GradedRow(0.1, False, weight=1.0)] * 100
+        dev = rows(40, 0) + [GradedRow(0.1, False)] * 40
+        found = certify({"a": CategoryEvidence(dev, exam)}, max_weight=10.0)["a"]
+        assert found.local_share == pytest.approx(1000 / 1100)
+        few = certify({"a": CategoryEvidence(dev, rows(40, 0, weight=10.0))}, max_weight=10.0)["a"]
+        assert few.threshold is None
+        assert 20 <= few.rows_missing <= 150
+
+    @pytest.mark.parametrize("weight", [0.0, -1.0, 51.0, math.inf])
+    def test_a_weight_outside_its_bound_is_refused(self, weight: float) -> None:
+        with pytest.raises(InvalidInputError, match="weight"):
+            certify({"a": CategoryEvidence(rows(30, 0), rows(99, 0, weight=weight))})
+
+    def test_false_rejections_at_the_boundary_stay_below_the_level(self) -> None:
+        rng = np.random.default_rng(11)
+        rejected = 0
+        for _ in range(1000):
+            # Two strata, sampled with propensity 1 and 1/10; the weighted risk is exactly alpha.
+            heavy = rng.random(300) < 0.3
+            weights = np.where(heavy, 10.0, 1.0)
+            risk = np.where(heavy, 0.04, 0.05 + 0.01 * 0.3 * 10 / 0.7)
+            errors = rng.random(300) < risk
+            rejected += betting_p_value(errors, weights, alpha=0.05, max_weight=10.0) <= 0.05
+        assert rejected / 1000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
+
+
+RELEASES = 1000
+NOISE = 2 * math.sqrt(0.05 * 0.95 / RELEASES)
+
+
+class TestPromiseOverSimulatedReleases:
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            pytest.param([(0.05, 0.0)] * 3, id="at the boundary with a useless score"),
+            pytest.param([(0.06, 0.4), (0.08, 0.7), (0.15, 0.9)], id="above it with a score that ranks a little"),
+            pytest.param([(0.01, 0.5), (0.05, 0.0), (0.30, 0.2)], id="good, boundary and hopeless"),
+        ],
+    )
+    def test_any_broken_promise_is_rarer_than_delta(self, kinds: list[tuple[float, float]]) -> None:
+        rng = np.random.default_rng(7)
+        broken = 0
+        for _ in range(RELEASES):
+            evidence = {
+                str(i): CategoryEvidence(draw(rng, 60, *kind), draw(rng, 200, *kind)) for i, kind in enumerate(kinds)
+            }
+            certificates = certify(evidence)
+            broken += any(
+                c.threshold is not None and true_risk(c.threshold, *kinds[int(name)]) >= 0.05
+                for name, c in certificates.items()
+            )
+        assert broken / RELEASES <= 0.05 + NOISE
+
+    def test_a_student_at_one_percent_is_mostly_certified_with_two_hundred_rows(self) -> None:
+        rng = np.random.default_rng(8)
+        certified, share = 0, 0.0
+        for _ in range(300):
+            found = certify({"a": CategoryEvidence(draw(rng, 60, 0.01, 0.3), draw(rng, 200, 0.01, 0.3))})["a"]
+            certified += found.threshold is not None
+            share += found.local_share / 300
+        assert certified / 300 >= 0.8
+        assert share >= 0.7
+
+    def test_a_score_that_ranks_well_earns_a_share_where_the_whole_category_could_not(self) -> None:
+        rng = np.random.default_rng(9)
+        certified = 0
+        for _ in range(200):
+            dev, exam = (
+                [GradedRow(float(s), bool(s > 0.3 or rng.random() < 0.3)) for s in rng.random(n)] for n in (60, 300)
+            )
+            certified += certify({"a": CategoryEvidence(dev, exam)})["a"].threshold is not None
+        assert certified / 200 >= 0.8
