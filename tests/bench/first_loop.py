@@ -31,7 +31,7 @@ def settings(files: Sequence[str], *, seconds: int) -> list[str]:
     """Return the settings of the run: recorded teacher, no automatic rounds, no coins, a bound on training time."""
     return [
         "SHAMMAH_GATEWAY_TEACHER=recorded",
-        f"SHAMMAH_GATEWAY_RECORDED_FILES={json.dumps(list(files))}",
+        f"SHAMMAH_GATEWAY_RECORDED_FILES={','.join(files)}",
         "SHAMMAH_GATEWAY_AUDIT_RATE=0",
         "SHAMMAH_GATEWAY_EXPLORE_RATE=0",
         "SHAMMAH_TRAINER_AUTO_TRAIN=false",

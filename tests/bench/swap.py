@@ -143,7 +143,7 @@ def main() -> None:
     pull_models()
     with tempfile.TemporaryDirectory() as workload:
         files = write_workload(Path(workload))
-        recorded = f'SHAMMAH_GATEWAY_RECORDED_FILES=["{files.teacher}"]'
+        recorded = f"SHAMMAH_GATEWAY_RECORDED_FILES={files.teacher}"
         with running([*SETTINGS, recorded]) as folder:
             with_client(folder, lambda client: work(client, Path(workload)))
 

@@ -235,3 +235,13 @@ async def test_a_wrong_token_is_refused_by_name(tmp_path) -> None:
 async def test_nobody_there_is_unavailable_within_the_timeout() -> None:
     with pytest.raises(UnavailableError, match=r"127\.0\.0\.1:1"):
         await Bus.connect("nats://127.0.0.1:1", timeout=0.5)
+
+
+async def test_a_log_that_nobody_made_is_unavailable_by_name(own_nats: RestartableNats) -> None:
+    bus = await Bus.connect(own_nats.url)
+    with pytest.raises(UnavailableError, match="not made yet"):
+        await bus.last_sequence()
+    await bus.close()
+    watch = bus.kv_watch("wanted")
+    with pytest.raises(UnavailableError):
+        await asyncio.wait_for(anext(watch), 20)

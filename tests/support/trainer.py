@@ -117,7 +117,7 @@ async def wait_for_sequence(engine: TrainerEngine, sequence: int) -> None:
 async def run_round(engine: TrainerEngine) -> TrainJob:
     """Run one round to its end."""
     job = await engine.train("test")
-    for _ in range(8):
+    for _ in range(24):
         job = await engine.get_job(job.id, 25.0)
         if job.ended.is_set():
             return job

@@ -56,8 +56,8 @@ def up(
     """Start every part on this machine."""
     settings = list(set_ or [])
     if recorded:
-        files = [str(path.absolute()) for path in recorded]
-        settings.append(f"SHAMMAH_GATEWAY_RECORDED_FILES={json.dumps(files)}")
+        files = ",".join(str(path.absolute()) for path in recorded)
+        settings.append(f"SHAMMAH_GATEWAY_RECORDED_FILES={files}")
     kind = teacher or ("recorded" if recorded else "")
     if kind:
         settings.append(f"SHAMMAH_GATEWAY_TEACHER={kind}")

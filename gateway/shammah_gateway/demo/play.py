@@ -237,7 +237,7 @@ def play(*, keep: bool, seed: int) -> int:
             return 1
         files = write_workload(folder / "workload", seed=seed)
         story = Story(files=files, check=read_workload(files.check).rows)
-        recorded = f'SHAMMAH_GATEWAY_RECORDED_FILES=["{files.teacher}"]'
+        recorded = f"SHAMMAH_GATEWAY_RECORDED_FILES={files.teacher}"
         settings = [*SETTINGS, "SHAMMAH_GATEWAY_TEACHER=recorded", recorded]
         clock.say("starting every part")
         if local.start(folder, detach=True, settings=settings):

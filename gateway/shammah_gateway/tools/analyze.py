@@ -214,10 +214,9 @@ async def _first_accuracies(context: ToolContext) -> dict[str, float]:
 
 
 def _before(release: Release, category: str, accuracy: float) -> float:
-    """Return the accuracy before the round of a release, where its report says it."""
-    exam = release.report.get("exam")
-    for entry in exam if isinstance(exam, list) else ():
-        if isinstance(entry, dict) and entry.get("category") == category and "before" in entry:
-            return float(entry["before"])
-    # Without a report the first exam is all that is known; half of it leaves room for what teaching did.
-    return accuracy / 2.0
+    """Return the accuracy before the round of a release, as its gate report says; without one, half of it.
+
+    Half leaves room for what teaching did, without claiming that it did everything.
+    """
+    entry = release.report.get("categories", {}).get(category, {})
+    return float(entry.get("accuracy_before", accuracy / 2.0))

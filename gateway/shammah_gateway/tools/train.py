@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from shammah.v1 import types_pb2
@@ -12,7 +13,7 @@ from shammah_chassis.scopes import Caller
 
 from shammah_gateway.jobs import MAX_WAIT_SECONDS, Progress
 from shammah_gateway.tools.context import ToolContext, run_job, show_job
-from shammah_gateway.tools.schemas import TrainInput, TrainResult
+from shammah_gateway.tools.schemas import CategoryExam, RoleLoss, TrainInput, TrainResult
 from shammah_gateway.trainer_client import TrainerClient
 
 ENDED = frozenset({types_pb2.JOB_STATE_DONE, types_pb2.JOB_STATE_FAILED, types_pb2.JOB_STATE_CANCELLED})
@@ -98,8 +99,32 @@ async def _wait_for_swap(context: ToolContext, result: TrainResult) -> TrainResu
 
 
 def read_result(text: str) -> TrainResult:
-    """Read the result of a round as the trainer wrote it; what it says beyond our schema is left out."""
+    """Read the result of a round as the trainer wrote it; what it says beyond our schema is left out.
+
+    The trainer writes `losses` by role, and `exam` as two tables (`before`, `after`) by category.
+    """
     values = json.loads(text) if text else {}
-    known = {name: values[name] for name in TrainResult.model_fields if name in values and name != "job"}
-    result = TrainResult.model_validate(known)
-    return result.model_copy(update={"verdict": _VERDICTS.get(result.verdict, result.verdict)})
+    exam = values.get("exam", {})
+    before, after = exam.get("before", {}), exam.get("after", {})
+    return TrainResult(
+        losses=[RoleLoss(role=role, **loss) for role, loss in sorted(values.get("losses", {}).items())],
+        exam=[_read_exam(name, before.get(name, {}), after[name]) for name in sorted(after)],
+        duration_seconds=values.get("duration_seconds", 0.0),
+        release=values.get("release", ""),
+        verdict=_VERDICTS.get(values.get("verdict", ""), values.get("verdict", "")),
+        reasons=values.get("reasons", []),
+        examples_trained=values.get("examples_trained", 0),
+    )
+
+
+def _read_exam(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> CategoryExam:
+    return CategoryExam(
+        category=name,
+        rows=after.get("rows", 0),
+        before=before.get("accuracy", 0.0),
+        after=after.get("accuracy", 0.0),
+        certified=after.get("certified", False),
+        local_share_before=before.get("local_share", 0.0),
+        local_share_after=after.get("local_share", 0.0),
+        rows_missing=after.get("rows_missing", 0),
+    )

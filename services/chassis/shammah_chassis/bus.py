@@ -21,7 +21,7 @@ import nats.errors
 import nats.js.errors
 
 from shammah_chassis.bus_values import KvEntry, LogMessage, LogState, Published
-from shammah_chassis.errors import InvalidInputError, UnauthenticatedError, UnavailableError
+from shammah_chassis.errors import ConflictError, InvalidInputError, UnauthenticatedError, UnavailableError
 from shammah_chassis.kv_watch import watch_key
 from shammah_chassis.nats_calls import ATTEMPT_SECONDS, BUDGET_SECONDS, call_nats
 from shammah_chassis.streams import BUCKET, DEAD_SUBJECT, EXAMPLE_SUBJECTS, EXAMPLES, ensure_streams
@@ -114,6 +114,11 @@ class Bus:
         return self._js
 
     @property
+    def client(self) -> Client:
+        """The nats-py client, for the other modules of the chassis."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
         """Whether the connection stands at this moment."""
         return bool(self._client.is_connected)
@@ -167,7 +172,10 @@ class Bus:
 
     async def log_state(self) -> LogState:
         """Return what the example log holds. A last sequence that goes back means that the disk lost messages."""
-        info = await self.call(lambda: self._js.stream_info(EXAMPLES), "log state")
+        try:
+            info = await self.call(lambda: self._js.stream_info(EXAMPLES), "log state")
+        except nats.js.errors.NotFoundError as error:
+            raise UnavailableError("the example log is not made yet", retry_after_seconds=1.0) from error
         return LogState(
             first_sequence=info.state.first_seq,
             last_sequence=info.state.last_seq,
@@ -218,13 +226,21 @@ class Bus:
         return await self._kv_put(key, value, revision)
 
     async def _kv_put(self, key: str, value: str, revision: int) -> int:
-        # The id makes a repeated attempt answer with the revision of the first one, instead of losing against itself.
-        headers = {"Nats-Msg-Id": uuid.uuid4().hex, "Nats-Expected-Last-Subject-Sequence": str(revision)}
+        message_id = uuid.uuid4().hex
+        headers = {"Nats-Msg-Id": message_id, "Nats-Expected-Last-Subject-Sequence": str(revision)}
         subject = _kv_subject(key)
-        ack = await self.call(
-            lambda: self._js.publish(subject, value.encode(), timeout=ATTEMPT_SECONDS, headers=dict(headers)),
-            f"set {key}",
-        )
+        try:
+            ack = await self.call(
+                lambda: self._js.publish(subject, value.encode(), timeout=ATTEMPT_SECONDS, headers=dict(headers)),
+                f"set {key}",
+            )
+        except ConflictError:
+            # An attempt whose answer was lost has changed the revision: the server compares it before it looks for
+            # duplicates, so its repetition loses against itself. The id tells whose value is there.
+            message = await self.call(lambda: self._js.get_last_msg(f"KV_{BUCKET}", subject), f"get {key}")
+            if (message.headers or {}).get("Nats-Msg-Id") != message_id:
+                raise
+            return int(message.seq)
         return int(ack.seq)
 
     async def kv_watch(self, key: str) -> AsyncIterator[KvEntry]:

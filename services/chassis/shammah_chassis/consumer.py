@@ -32,7 +32,8 @@ class ExampleConsumer:
         self._ack_wait = ack_wait_seconds
         self._durable = durable
         self._subscription: JetStreamContext.PullSubscription | None = None
-        self._held: dict[int, Msg] = {}
+        # Where to acknowledge each message; the data are not kept: a round may wait for long.
+        self._held: dict[int, str] = {}
 
     async def fetch(self, limit: int, timeout: float) -> list[LogMessage]:
         """Return up to `limit` messages in log order, waiting at most `timeout` seconds for the first.
@@ -56,7 +57,7 @@ class ExampleConsumer:
             self._subscription = None
             raise UnavailableError(f"fetch: {error}", retry_after_seconds=1.0) from error
         for message in messages:
-            self._held[_sequence(message)] = message
+            self._held[_sequence(message)] = message.reply
         found = {_sequence(message): LogMessage(_sequence(message), message.data) for message in messages}
         return [found[sequence] for sequence in sorted(found)]
 
@@ -72,18 +73,17 @@ class ExampleConsumer:
         known = [held for held in self._held if held <= sequence]
         if not known:
             return
-        message = self._held[max(known)]
+        reply = self._held[max(known)]
         # msg.ack_sync() may be called once only, so the confirmed form is sent by hand and can be repeated.
-        client = message._client
-        await self._bus.call(lambda: client.request(message.reply, b"+ACK", timeout=1.0), f"ack through {sequence}")
+        await self._bus.call(lambda: self._bus.client.request(reply, b"+ACK", timeout=1.0), f"ack through {sequence}")
         for held in known:
             del self._held[held]
 
     async def in_progress(self) -> None:
         """Ask the server for another `ack_wait_seconds` for all that was fetched and not acknowledged."""
-        for message in list(self._held.values()):
+        for reply in list(self._held.values()):
             with contextlib.suppress(nats.errors.Error, OSError):
-                await message._client.publish(message.reply, b"+WPI")
+                await self._bus.client.publish(reply, b"+WPI")
 
     async def close(self) -> None:
         """Stop reading; the position stays in NATS."""

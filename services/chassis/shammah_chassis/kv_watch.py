@@ -66,6 +66,8 @@ async def _next(bus: Bus, key: str, watcher: Any | None) -> tuple[KvEntry | None
             return KvEntry(value=(entry.value or b"").decode(), revision=entry.revision), True
     try:
         return await bus.kv_get(key), False
-    except (UnavailableError, nats.errors.Error):
+    except UnavailableError:
+        if bus.client.is_closed:
+            raise
         await asyncio.sleep(0.2)
         return None, False

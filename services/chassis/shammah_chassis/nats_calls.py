@@ -36,6 +36,8 @@ _PAUSE_SECONDS = 0.05
 _FULL_CODES = frozenset({10077, 10047, 10028, 10122, 10023})
 # 10071 and 10164: the expected last sequence is not the last one.
 _CONFLICT_CODES = frozenset({10071, 10164})
+# Answers that have a meaning for the caller.
+_ANSWERS = (nats.js.errors.NotFoundError, nats.js.errors.DigestMismatchError)
 _AWAY = (
     asyncio.TimeoutError,  # the parent of nats.errors.TimeoutError; nats-py raises either
     nats.errors.NoRespondersError,
@@ -62,7 +64,8 @@ async def call_nats(
         StorageFullError: a stream is at its byte limit, or the server's disk is full.
         ConflictError: a compare-and-set that lost.
         TooLongError: the message is larger than the server takes.
-        nats.js.errors.APIError: any other answer of the server, e.g. "not found".
+        UnavailableError: also for an answer that has no meaning here.
+        nats.js.errors.NotFoundError, nats.js.errors.DigestMismatchError: for the chassis's own modules to name.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + budget
@@ -75,7 +78,9 @@ async def call_nats(
             except (nats.errors.Error, TimeoutError, OSError) as error:
                 named = name_error(error, what)
                 if named is error:
-                    raise
+                    if isinstance(error, _ANSWERS):
+                        raise
+                    raise UnavailableError(f"{what}: {error}") from error
                 if not isinstance(named, UnavailableError):
                     raise named from error
                 last = error

@@ -16,14 +16,14 @@ from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
 from shammah_trainer.batches import SftRow
-from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, export_generator
+from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, compute_expected, export_generator
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance
 from shammah_trainer.publishing import Description, Version, make_version
 from shammah_trainer.round_plan import RoundPlan
 from shammah_trainer.sft import SftHyper, SftResult, fine_tune
-from shammah_trainer.student import Student, load_student
+from shammah_trainer.student import load_student
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
 
@@ -68,10 +68,11 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         result = fine_tune(student, train, dev, hyper=task.hyper, pad_id=find_control(tokenizer, END), progress=advance)
     with phases.run("export", "exporting the generator and checking parity"):
         export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
-        parity = _check(student, task, tokenizer)
-    config = student.config
-    del student
-    gc.collect()  # the rollouts need the room
+        expected = compute_expected(student, _choose_prompts(task, tokenizer))
+        config = student.config
+        del student
+        gc.collect()  # the graph needs the room
+        parity = check_parity(task.out, expected, threads=task.threads)
     about = Description(
         config=config,
         hyper={**asdict(task.hyper), "device": str(task.device)},
@@ -95,8 +96,7 @@ def encode_rows(
     return encoded
 
 
-def _check(student: Student, task: GeneratorTask, tokenizer: Tokenizer) -> float:
-    """Check parity on real prompts: dev rows first, then rows that were trained on."""
+def _choose_prompts(task: GeneratorTask, tokenizer: Tokenizer) -> list[list[int]]:
+    """Return real prompts for the parity check: of dev rows first, then of rows that were trained on."""
     rows = [*task.plan.dev, *task.plan.train][:PARITY_PROMPTS]
-    prompts = [encode_prompt(tokenizer, row.example.query) for row in rows]
-    return check_parity(student, task.out, prompts, threads=task.threads)
+    return [encode_prompt(tokenizer, row.example.query) for row in rows]

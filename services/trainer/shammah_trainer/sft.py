@@ -85,6 +85,7 @@ def fine_tune(
     before = evaluate_loss(student, judged, hyper=hyper, pad_id=pad_id)
     batches = _plan_epochs(rows, hyper)
     steps, cut = _run_steps(student, learning, batches, hyper=hyper, pad_id=pad_id, device=device, progress=progress)
+    student.model.zero_grad(set_to_none=True)
     after = evaluate_loss(student, judged, hyper=hyper, pad_id=pad_id)
     if not math.isfinite(after):
         raise DivergedError(f"the loss after training is {after}; a smaller learning rate may help")

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
-from shammah_chassis.logs import configure_logging
-from shammah_chassis.serving import run_service
+from shammah_chassis.process import run_process
 
 from shammah_validator.config import ValidatorSettings
 from shammah_validator.server import build
 
 if __name__ == "__main__":
-    settings = ValidatorSettings.load()
-    configure_logging("validator", settings.log_level)
-    asyncio.run(run_service(settings, name="validator", build=lambda: build(settings)))
+    run_process(ValidatorSettings, name="validator", build=build)

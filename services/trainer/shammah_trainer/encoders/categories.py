@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from shammah_trainer.encoders.bert import unit_vectors
-from shammah_trainer.encoders.networks import PROTOTYPES, RouterNetwork
+from shammah_trainer.encoders.networks import NO_PROTOTYPE, PROTOTYPES, RouterNetwork
 from shammah_trainer.encoders.results import RouterHyper
 
 _STEPS = 100
@@ -24,7 +24,8 @@ _LONE_FLOOR = 0.5
 def fit_category_head(network: RouterNetwork, embeddings: Tensor, slots: Tensor, hyper: RouterHyper) -> None:
     """Fit the softmax by weighted cross-entropy from the weights it has: embeddings `[n, D]`, slots int64 `[n]`.
 
-    Each category weighs the same whatever its number of rows. A category without rows keeps its weights.
+    Each category weighs the same whatever its number of rows. A category without rows keeps its weights, which the
+    others may then outgrow: `recall_absent` gives it rows.
     """
     counts = torch.bincount(slots, minlength=len(network.slots)).to(torch.float32)
     present = counts > 0
@@ -51,6 +52,17 @@ def fit_category_head(network: RouterNetwork, embeddings: Tensor, slots: Tensor,
         network.category.bias.copy_(torch.where(present, bias, old_bias))
 
 
+def recall_absent(network: RouterNetwork, *, present: set[int], known: int) -> tuple[Tensor, Tensor]:
+    """Return stand-in rows for known categories that a round has no rows of: their prototypes, with their slots.
+
+    Without them such a category would be forgotten as soon as another one is learned.
+    """
+    absent = [slot for slot in range(known) if slot not in present]
+    chosen = torch.zeros(network.prototype_bias.shape, dtype=torch.bool)
+    chosen[absent] = network.prototype_bias[absent] == 0.0
+    return network.prototypes[chosen], chosen.nonzero()[:, 0]
+
+
 def fit_nearness(network: RouterNetwork, embeddings: Tensor, slots: Tensor, hyper: RouterHyper, *, seed: int) -> None:
     """Place the prototypes of each category that has rows, and its floor of nearness.
 
@@ -64,7 +76,7 @@ def fit_nearness(network: RouterNetwork, embeddings: Tensor, slots: Tensor, hype
         centres = find_prototypes(own, seed=seed)
         prototypes[slot] = 0.0
         prototypes[slot, : len(centres)] = centres
-        bias[slot] = torch.where(torch.arange(PROTOTYPES) < len(centres), 0.0, -2.0)
+        bias[slot] = torch.where(torch.arange(PROTOTYPES) < len(centres), 0.0, NO_PROTOTYPE)
         floors[slot] = _measure_floor(own, hyper, seed=seed)
     network.prototypes, network.prototype_bias, network.nearness_floor = prototypes, bias, floors
 

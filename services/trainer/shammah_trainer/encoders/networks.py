@@ -24,7 +24,8 @@ TEXT_SCORES = ("on_topic", "coherence", "hallucination")
 CLIP = 4.0
 """Standard deviations at which a standardised feature of the quality head is cut off."""
 _CLOSED = -1e9
-_NO_PROTOTYPE = -2.0
+NO_PROTOTYPE = -2.0
+"""Added to the cosine of a prototype that isn't in use: it is never the nearest."""
 
 
 class Embedder(nn.Module):  # type: ignore[misc]
@@ -50,7 +51,7 @@ class RouterNetwork(nn.Module):  # type: ignore[misc]
         self.local = nn.Linear(size + CAPACITY, 1)
         self.register_buffer("slots", torch.full((CAPACITY,), _CLOSED))
         self.register_buffer("prototypes", torch.zeros(CAPACITY, PROTOTYPES, size))
-        self.register_buffer("prototype_bias", torch.full((CAPACITY, PROTOTYPES), _NO_PROTOTYPE))
+        self.register_buffer("prototype_bias", torch.full((CAPACITY, PROTOTYPES), NO_PROTOTYPE))
         self.register_buffer("nearness_floor", torch.zeros(CAPACITY))
         for head in (self.category, self.local):
             nn.init.zeros_(head.weight)

@@ -68,8 +68,8 @@ class ValidatorHyper:
     """Pairs of the text stage, made negatives included."""
     max_seconds: float = 40.0
     """Time after which the text stage starts no further batch."""
-    learning_rate: float = 1e-4
-    head_learning_rate: float = 2e-3
+    learning_rate: float = 3e-4
+    head_learning_rate: float = 5e-3
     batch_rows: int = 16
     batch_tokens: int = 2048
     """Padded tokens of a batch at most."""

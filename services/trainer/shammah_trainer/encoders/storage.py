@@ -26,6 +26,7 @@ from shammah_chassis.errors import ArtifactError
 from torch import Tensor
 
 _LARGEST_INLINE = 1 << 16
+_METADATA = "shammah"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def load_version(folder: Path, *, kind: str) -> StoredVersion:
         with safe_open(path, framework="pt") as source:
             metadata = source.metadata() or {}
             weights = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118 - not a mapping
-        config = json.loads(metadata["config"])
-        labels = tuple(json.loads(metadata["labels"]))
+        described = json.loads(metadata[_METADATA])
+        config, labels = described["config"], tuple(described["labels"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ArtifactError(f"{path} can't be read as an encoder version: {error!r}") from error
     if config.get("kind") != kind:
@@ -62,7 +63,8 @@ def save_version(
 ) -> None:
     """Write `model.safetensors` and a copy of `tokenizer.json` into `out`."""
     out.mkdir(parents=True, exist_ok=True)
-    metadata = {"config": json.dumps(dict(config), sort_keys=True), "labels": json.dumps(list(labels))}
+    # One entry: safetensors writes several in random order, and equal versions must have equal bytes.
+    metadata = {_METADATA: json.dumps({"config": dict(config), "labels": list(labels)}, sort_keys=True)}
     flat = {name: tensor.detach().to(torch.float32).contiguous().clone() for name, tensor in weights.items()}
     save_file(flat, out / WEIGHTS_NAME, metadata=metadata)
     shutil.copyfile(tokenizer, out / TOKENIZER_NAME)

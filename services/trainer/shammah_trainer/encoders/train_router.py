@@ -18,7 +18,7 @@ from shammah_chassis.errors import InvalidInputError
 from torch import Tensor
 
 from shammah_trainer.encoders.base import ROUTER_GRAPH, SAMPLE_PAIRS, load_router
-from shammah_trainer.encoders.categories import fit_category_head, fit_nearness
+from shammah_trainer.encoders.categories import fit_category_head, fit_nearness, recall_absent
 from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
 from shammah_trainer.encoders.logistic import FOLDS, Logistic, fit_logistic, log_loss, number_folds
 from shammah_trainer.encoders.networks import RouterNetwork
@@ -100,7 +100,10 @@ def _train_categories(
     network.open_slots(len(old))
     before = _category_loss(network, embeddings[measured], slots[measured], known=len(old), total=len(new))
     network.open_slots(len(new))
-    fit_category_head(network, embeddings[fitted], slots[fitted], hyper)
+    recalled, recalled_slots = recall_absent(network, present=set(slots[fitted].tolist()), known=len(old))
+    fit_category_head(
+        network, torch.cat([embeddings[fitted], recalled]), torch.cat([slots[fitted], recalled_slots]), hyper
+    )
     fit_nearness(network, embeddings[fitted], slots[fitted], hyper, seed=seed)
     after = _category_loss(network, embeddings[measured], slots[measured], known=len(new), total=len(new))
     return before, after

@@ -1,0 +1,31 @@
+"""The whole life of a service process: settings, logs, serving, and an end that says what was wrong.
+
+It does not know which service it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from shammah_chassis.errors import ShammahError
+from shammah_chassis.logs import configure_logging
+from shammah_chassis.serving import ServiceParts, run_service
+from shammah_chassis.settings import ServiceSettings
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def run_process(kind: type[S], *, name: str, build: Callable[[S], Awaitable[ServiceParts]]) -> None:
+    """Run a service by the settings in the environment until SIGTERM or SIGINT.
+
+    Exits with status 1 and one line on standard error when it can't start.
+    """
+    try:
+        settings = kind.load()
+        configure_logging(name, settings.log_level)
+        asyncio.run(run_service(settings, name=name, build=lambda: build(settings)))
+    except ShammahError as error:
+        sys.exit(f"{name}: {error.message}")

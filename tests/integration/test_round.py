@@ -1,0 +1,357 @@
+"""Whole rounds of a tiny trainer on the real event bus: promotion, repetition after crashes, and honest refusals."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from shammah_chassis.bus import Bus
+from shammah_chassis.directory_store import DirectoryStore
+from shammah_chassis.errors import (
+    ArtifactError,
+    InvalidInputError,
+    PreconditionError,
+    StorageFullError,
+    UnavailableError,
+)
+from shammah_chassis.manifest import ROLES, verify_folder
+from shammah_chassis.nats_server import NatsServer
+from shammah_chassis.releases import Champion, parse_champion, parse_wanted
+from shammah_trainer import learn_generator as learn_generator_module
+from shammah_trainer import runner as runner_module
+from shammah_trainer.engine import TrainerEngine
+from shammah_trainer.ledger import Ledger
+from support.trainer import (
+    make_base_models,
+    make_example,
+    make_settings,
+    make_switch_rows,
+    publish_examples,
+    run_round,
+    start_engine,
+    wait_for_sequence,
+    wait_until,
+)
+
+EXAM = make_switch_rows(60, seed=1, part_hint="exam")
+TAUGHT = make_switch_rows(150, seed=0)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with release 0's base models and its store, so that each test need not build them anew."""
+    folder = tmp_path_factory.mktemp("bases")
+    make_base_models(folder / "base")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path, bases: Path, nats_server: NatsServer, bus: Bus):
+    """Settings of a trainer of its own on an empty bus."""
+    return make_settings(tmp_path, nats_server.url, models_dir=bases / "base")
+
+
+@pytest.fixture
+async def engine(settings) -> AsyncIterator[TrainerEngine]:
+    """A trainer that is ready and has made release 0."""
+    made = await start_engine(settings)
+    yield made
+    await made.close()
+
+
+async def teach(bus: Bus, engine: TrainerEngine, *groups) -> int:
+    sequence = 0
+    for rows in groups:
+        sequence = await publish_examples(bus, rows)
+    await wait_for_sequence(engine, sequence)
+    return sequence
+
+
+async def champion_of(bus: Bus) -> Champion:
+    entry = await bus.kv_get("champion")
+    assert entry is not None
+    return parse_champion(entry.value)
+
+
+async def promote(bus: Bus, release: str) -> None:
+    """Do what the gateway's controller does once every pod holds the release."""
+    entry = await bus.kv_get("champion")
+    assert entry is not None
+    await bus.kv_update("champion", Champion(release, previous=("x",)).to_json(), entry.revision)
+
+
+def trained_counts(settings) -> list[int]:
+    ledger = Ledger(settings.data_dir / "ledger.sqlite")
+    counts = [row.trained for row in ledger.rows("part = 'train'")]
+    ledger.close()
+    return counts
+
+
+async def test_the_first_start_makes_release_0_that_forwards_everything(
+    engine: TrainerEngine, bus: Bus, settings, tmp_path: Path
+) -> None:
+    champion = await champion_of(bus)
+    store = DirectoryStore(tmp_path / "store")
+    release = await store.get_release(champion.release)
+    assert (release.verdict, release.categories) == ("base", {})
+    for role in ROLES:
+        folder = await store.fetch_version(role, release.version_of(role), tmp_path / "cache")
+        assert verify_folder(folder, role=role).parent == ""
+    entry = await bus.kv_get("wanted")
+    assert entry is not None
+    assert parse_wanted(entry.value).releases == (release.id,)
+    # A second start finds the champion and makes no other.
+    await engine.close()
+    again = await start_engine(settings)
+    assert await store.list_releases() == [release.id]
+    await again.close()
+
+
+async def test_a_round_learns_certifies_proposes_and_acknowledges(
+    engine: TrainerEngine, bus: Bus, tmp_path: Path
+) -> None:
+    with pytest.raises(PreconditionError):
+        await engine.train()
+    sequence = await teach(bus, engine, EXAM, TAUGHT)
+    before = await champion_of(bus)
+    job = await run_round(engine)
+    assert (job.state, job.error_message) == ("done", "")
+    result = job.result
+    assert result["verdict"] == "promote"
+    assert result["losses"]["generator"]["after"] < result["losses"]["generator"]["before"]
+    assert set(result["losses"]) == set(ROLES)
+    assert result["exam"]["before"]["switch"]["accuracy"] < 0.2
+    after = result["exam"]["after"]["switch"]
+    assert after["accuracy"] > 0.8
+    assert after["certified"]
+    assert after["local_share"] > 0.5
+    store = DirectoryStore(tmp_path / "store")
+    release = await store.get_release(job.id)
+    assert release.position == sequence
+    assert release.ancestry == (before.release,)
+    assert release.categories["switch"].threshold is not None
+    assert release.fence > 0
+    # The manifest says where it came from and by which policy.
+    folder = await store.fetch_version("generator", release.generator, tmp_path / "cache")
+    manifest = verify_folder(folder, role="generator")
+    assert manifest.parent == (await store.get_release(before.release)).generator
+    assert manifest.provenance["rows"] == result["examples_trained"]
+    assert manifest.provenance["policy"]["user_share"] == 0.2
+    wanted = await bus.kv_get("wanted")
+    assert wanted is not None
+    assert parse_wanted(wanted.value).candidate == release.id
+    # The trainer proposes; who serves is not its business.
+    assert await champion_of(bus) == before
+    assert (await engine.read_status()).acked_sequence == sequence
+    assert [entry.release for entry in await store.list_checkpoints()] == [before.release]
+
+
+async def test_a_redelivered_or_repeated_example_trains_nothing_twice(
+    engine: TrainerEngine, bus: Bus, settings
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+    first = await run_round(engine)
+    await promote(bus, first.id)
+    # The same examples under new messages: other envelopes, so the bus does not drop them.
+    await teach(bus, engine, list(reversed(TAUGHT)))
+    assert (await engine.read_status()).queue_size == 0
+    with pytest.raises(PreconditionError):
+        await engine.train()
+    assert set(trained_counts(settings)) == {1}
+
+
+async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
+    engine: TrainerEngine, bus: Bus, tmp_path: Path
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+    first = await run_round(engine)
+    await promote(bus, first.id)
+    await teach(bus, engine, make_switch_rows(30, seed=4))
+    second = await run_round(engine)
+    assert second.state == "done"
+    assert second.result["parent"] == first.id
+    assert 0 < second.result["replay_rows"] <= second.result["new_rows"]
+    # As good as before is a normal result: no reason to swap, and nothing is lost.
+    assert second.result["verdict"] in ("undecided", "held")
+    assert (await DirectoryStore(tmp_path / "store").get_release(second.id)).parent == first.id
+
+
+async def test_a_release_that_is_worse_is_held_published_and_acknowledged(
+    engine: TrainerEngine, bus: Bus, tmp_path: Path
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+    first = await run_round(engine)
+    await promote(bus, first.id)
+    wrong = [
+        replace(row, response="no" if row.response == "yes" else "yes", reference="no", grader="")
+        for row in make_switch_rows(300, seed=6)
+    ]
+    sequence = await teach(bus, engine, wrong)
+    job = await run_round(engine)
+    assert job.result["verdict"] == "held"
+    assert any("switch" in reason for reason in job.result["reasons"])
+    assert (await DirectoryStore(tmp_path / "store").get_release(job.id)).verdict == "held"
+    assert (await engine.read_status()).acked_sequence == sequence
+    wanted = await bus.kv_get("wanted")
+    assert wanted is not None
+    assert job.id not in parse_wanted(wanted.value).releases
+    assert (await champion_of(bus)).release == first.id
+
+
+async def test_a_crash_after_publishing_is_finished_and_not_trained_again(
+    settings, bus: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = await start_engine(settings)
+    sequence = await teach(bus, engine, EXAM, TAUGHT)
+    with monkeypatch.context() as patch:
+        # The process dies between the release and the ledger.
+        def die(*_: object) -> None:
+            raise RuntimeError("killed here")
+
+        patch.setattr(runner_module, "mark_published", die)
+        job = await run_round(engine)
+    assert job.state == "failed"
+    await engine.close()
+    assert set(trained_counts(settings)) == {0}
+    again = await start_engine(settings)
+    assert set(trained_counts(settings)) == {1}
+    assert await DirectoryStore(tmp_path / "store").get_release(job.id)
+    wanted = await bus.kv_get("wanted")
+    assert wanted is not None
+    assert parse_wanted(wanted.value).candidate == job.id
+    assert len(await DirectoryStore(tmp_path / "store").list_releases()) == 2
+    assert (await again.read_status()).ledger_sequence == sequence
+    await again.close()
+
+
+async def test_a_crash_before_publishing_repeats_the_round(
+    settings, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = await start_engine(settings)
+    await teach(bus, engine, EXAM, TAUGHT)
+    with monkeypatch.context() as patch:
+
+        async def die(*_: object, **__: object) -> None:
+            raise RuntimeError("killed here")
+
+        patch.setattr(runner_module, "publish", die)
+        assert (await run_round(engine)).state == "failed"
+    await engine.close()
+    again = await start_engine(settings)
+    assert set(trained_counts(settings)) == {0}
+    job = await run_round(again)
+    assert job.result["verdict"] == "promote"
+    await again.close()
+
+
+async def test_a_lost_ledger_is_rebuilt_from_the_log(settings, bus: Bus) -> None:
+    engine = await start_engine(settings)
+    await teach(bus, engine, EXAM, TAUGHT)
+    before = (await engine.read_status()).categories
+    await engine.close()
+    for path in settings.data_dir.glob("ledger.sqlite*"):
+        path.unlink()
+    again = await start_engine(settings)
+    assert (await again.read_status()).categories == before
+    await again.close()
+
+
+async def test_a_full_disk_while_publishing_loses_nothing(
+    engine: TrainerEngine, bus: Bus, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+    before = await champion_of(bus)
+
+    async def refuse(*_: object, **__: object) -> None:
+        raise StorageFullError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DirectoryStore, "publish_version", refuse)
+        job = await run_round(engine)
+    assert (job.state, job.error_code) == ("failed", "storage_full")
+    assert await champion_of(bus) == before
+    assert await DirectoryStore(tmp_path / "store").list_releases() == [before.release]
+    assert (await run_round(engine)).result["verdict"] == "promote"
+
+
+async def test_a_full_disk_while_exporting_has_its_name(
+    engine: TrainerEngine, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(learn_generator_module, "export_generator", refuse)
+    job = await run_round(engine)
+    assert (job.state, job.error_code) == ("failed", "storage_full")
+
+
+async def test_an_export_that_computes_something_else_ends_the_round(
+    engine: TrainerEngine, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+
+    def differ(*_: object, **__: object) -> float:
+        raise ArtifactError("differs")
+
+    monkeypatch.setattr(learn_generator_module, "check_parity", differ)
+    job = await run_round(engine)
+    assert (job.state, job.error_code) == ("failed", "bad_artifact")
+    assert (await engine.read_status()).queue_size > 0
+
+
+async def test_new_exam_rows_alone_certify_again_without_training(engine: TrainerEngine, bus: Bus) -> None:
+    await teach(bus, engine, EXAM[:4], TAUGHT)
+    first = await run_round(engine)
+    assert not first.result["exam"]["after"]["switch"]["certified"]
+    await promote(bus, first.id)
+    await teach(bus, engine, EXAM[4:])
+    second = await run_round(engine)
+    assert (second.state, second.result["examples_trained"]) == ("done", 0)
+    assert second.result["exam"]["after"]["switch"]["certified"]
+    assert second.result["verdict"] == "promote"
+
+
+async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(engine: TrainerEngine, bus: Bus) -> None:
+    await bus.jetstream.publish("examples.new.test", b"not an envelope")
+    await teach(bus, engine, TAUGHT[:5])
+    status = await engine.read_status()
+    assert status.dead_letters == 1
+    assert sum(sum(entry.values()) - entry["new_train"] for entry in status.categories.values()) == 5
+    dead = await bus.jetstream.stream_info("DEAD")
+    assert dead.state.messages == 1
+
+
+async def test_a_full_batch_starts_a_round_by_itself(settings, bus: Bus) -> None:
+    made = await start_engine(settings.model_copy(update={"auto_train": True, "batch_size": 40}))
+    await teach(bus, made, EXAM, TAUGHT)
+    await wait_until(lambda: made._jobs.last is not None and made._jobs.last.ended.is_set(), seconds=120)
+    assert made._jobs.last is not None
+    assert made._jobs.last.state == "done"
+    await made.close()
+
+
+async def test_samples_are_dev_rows_only_and_never_exam(engine: TrainerEngine, bus: Bus) -> None:
+    await teach(bus, engine, EXAM, TAUGHT)
+    exam = {row.id for row in EXAM}
+    drawn = await engine.sample(50, [], 7)
+    assert drawn == await engine.sample(50, [], 7)
+    assert drawn
+    assert not exam & {row.id for row in drawn}
+    with pytest.raises(InvalidInputError):
+        await engine.sample(0, [], 7)
+    with pytest.raises(InvalidInputError, match="switch"):
+        await engine.sample(5, ["unheard of"], 7)
+    verdicts = await engine.check([replace(EXAM[0], part_hint=""), make_example("a new thing entirely", "b")])
+    assert verdicts == ["duplicate", "new"]
+
+
+async def test_calls_before_the_start_say_what_it_is_doing(settings) -> None:
+    engine = TrainerEngine(settings)
+    with pytest.raises(UnavailableError, match="starts"):
+        await engine.train()
+    await engine.close()

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from shammah_chassis.errors import StorageFullError, TeacherTimeoutError
+from support.gateway import Bench, PlainTeacher, ask
+
+
+async def test_a_forwarded_query_becomes_an_example_of_the_teacher() -> None:
+    bench = Bench()
+    bench.roles.judged = replace(bench.roles.judged, quality=0.1)
+    await bench.cascade.ask(ask())
+    (example,) = bench.sink.examples
+    assert (example.response, example.category, example.grader) == ("Paris", "capitals", "exact")
+    assert (example.provenance.origin, example.provenance.propensity) == ("teacher", 1.0)
+    assert (example.provenance.teacher, example.provenance.teacher_model) == ("plain", "plain-1")
+    assert (example.student_attempt, example.release) == ("Paris", bench.release.id)
+
+
+async def test_what_the_caller_knows_about_a_query_goes_into_its_example() -> None:
+    bench = Bench(no_release=True)
+    await bench.cascade.ask(ask(category="geography", grader="label"))
+    (example,) = bench.sink.examples
+    assert (example.category, example.grader) == ("geography", "label")
+
+
+async def test_an_example_of_nobodys_category_says_so() -> None:
+    bench = Bench(no_release=True)
+    await bench.cascade.ask(ask())
+    assert bench.sink.examples[0].category == "uncategorised"
+
+
+async def test_an_audit_sends_a_local_answer_to_the_teacher_and_grades_it() -> None:
+    bench = Bench(audit_rate=1.0, teacher=PlainTeacher(text="Lyon"))
+    answer = await bench.cascade.ask(ask())
+    assert (answer.route, answer.text) == ("local", "Paris")
+    await bench.learner.wait_idle(5)
+    (example,) = bench.sink.examples
+    assert (example.provenance.origin, example.provenance.propensity) == ("audit", 1.0)
+    assert (example.response, example.student_attempt) == ("Lyon", "Paris")
+    assert bench.monitor.audited == (1, 1)
+    assert bench.teacher.spending.spent("audit").calls == 1
+
+
+async def test_an_agreeing_audit_is_no_error() -> None:
+    bench = Bench(audit_rate=1.0)
+    await bench.cascade.ask(ask())
+    await bench.learner.wait_idle(5)
+    assert bench.monitor.audited == (1, 0)
+
+
+async def test_an_audit_needs_its_scope_and_learning() -> None:
+    bench = Bench(audit_rate=1.0)
+    await bench.cascade.ask(ask(may_audit=False))
+    await bench.cascade.ask(ask(no_learn=True))
+    await bench.learner.wait_idle(5)
+    assert bench.port.asked == [] and bench.monitor.audited == (0, 0)
+
+
+async def test_an_audit_that_the_teacher_fails_hurts_nobody() -> None:
+    bench = Bench(audit_rate=1.0, teacher=PlainTeacher(error=TeacherTimeoutError("late")))
+    assert (await bench.cascade.ask(ask())).route == "local"
+    await bench.learner.wait_idle(5)
+    assert bench.sink.examples == [] and bench.monitor.audited == (0, 0)
+
+
+async def test_exploration_lets_the_student_try_a_forwarded_query_and_grades_it() -> None:
+    bench = Bench(explore_rate=1.0)
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    answer = await bench.cascade.ask(ask())
+    assert answer.route == "teacher"
+    await bench.learner.wait_idle(5)
+    (example,) = bench.sink.examples
+    assert (example.provenance.origin, example.student_attempt) == ("explore", "Paris")
+    assert (bench.monitor.explorations["poems"].graded, bench.monitor.explorations["poems"].bad) == (1, 0)
+
+
+async def test_a_query_that_must_not_be_learned_leaves_nothing() -> None:
+    bench = Bench(no_release=True, explore_rate=1.0)
+    await bench.cascade.ask(ask(no_learn=True))
+    await bench.learner.wait_idle(5)
+    assert bench.sink.examples == []
+
+
+async def test_an_example_that_finds_no_room_is_counted_and_the_user_still_has_the_answer() -> None:
+    bench = Bench(no_release=True)
+    bench.sink.error = StorageFullError("full")
+    assert (await bench.cascade.ask(ask())).text == "Paris"
+    assert bench.monitor.lost_examples == 1

@@ -1,0 +1,67 @@
+"""Rollouts: graded, cached, honest about what was cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shammah_trainer.ledger import Ledger
+from shammah_trainer.rollouts import (
+    LONGEST_RESPONSE,
+    UNTAUGHT_RESPONSE,
+    RolloutSettings,
+    choose_limits,
+    read_rollouts,
+    roll_out,
+)
+from support.trainer import make_example, make_switch_rows
+
+SETTINGS = RolloutSettings(precision="fp32", threads=1, slots=4, context=128)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path):
+    made = Ledger(tmp_path / "ledger.sqlite")
+    for row in make_switch_rows(12):
+        made.insert(row, sequence=1, part="dev", cluster=row.id, given=False, evidence=True)
+    yield made
+    made.close()
+
+
+def test_each_row_is_answered_and_graded_once_per_version(ledger: Ledger, tiny_generator: Path) -> None:
+    rows = ledger.rows("1")
+    limits = {"switch": 6}
+    made = roll_out(ledger, version="v1", folder=tiny_generator, rows=rows, limits=limits, settings=SETTINGS)
+    assert made.keys() == {row.id for row in rows}
+    assert all(len(rollout.statistics) == 10 and rollout.good is not None for rollout in made.values())
+    # The second time nothing is computed: a folder that does not exist would be an error.
+    missing = Path("/does/not/exist")
+    again = roll_out(ledger, version="v1", folder=missing, rows=rows, limits=limits, settings=SETTINGS)
+    assert again == made
+    assert read_rollouts(ledger, version="v2", rows=rows, limits=limits) == {}
+
+
+def test_a_response_cut_at_its_limit_is_bad_whatever_it_says(ledger: Ledger, tiny_generator: Path) -> None:
+    rows = ledger.rows("1")
+    made = roll_out(ledger, version="v", folder=tiny_generator, rows=rows, limits={"switch": 1}, settings=SETTINGS)
+    cut = [rollout for rollout in made.values() if rollout.reason == "length"]
+    assert cut
+    assert all(rollout.good is False and not rollout.whole and rollout.tokens == 1 for rollout in cut)
+
+
+def test_a_cut_response_is_made_again_under_a_larger_limit(ledger: Ledger, tiny_generator: Path) -> None:
+    rows = ledger.rows("1")
+    roll_out(ledger, version="v", folder=tiny_generator, rows=rows, limits={"switch": 1}, settings=SETTINGS)
+    kept = read_rollouts(ledger, version="v", rows=rows, limits={"switch": 5})
+    assert all(rollout.whole for rollout in kept.values())
+    more = roll_out(ledger, version="v", folder=tiny_generator, rows=rows, limits={"switch": 5}, settings=SETTINGS)
+    assert more.keys() == {row.id for row in rows}
+
+
+def test_limits_follow_the_longest_taught_response(tiny_generator: Path, ledger: Ledger) -> None:
+    for category, text in (("short", "a"), ("long", "a b c " * 400)):
+        row = make_example(f"q {category}", text, category=category)
+        ledger.insert(row, sequence=2, part="train", cluster=row.id, given=False, evidence=True)
+    tokenizer = tiny_generator / "tokenizer.json"
+    limits = choose_limits(ledger.rows("part = 'train'"), ledger.rows("part = 'dev'"), tokenizer=tokenizer)
+    assert limits == {"short": 6, "long": LONGEST_RESPONSE, "switch": UNTAUGHT_RESPONSE}
