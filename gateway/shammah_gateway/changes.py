@@ -23,7 +23,8 @@ class Changes:
         """Return at the next change, or after `timeout` seconds."""
         event = self._event
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(event.wait(), max(0.0, timeout))
+            async with asyncio.timeout(max(0.0, timeout)):
+                await event.wait()
 
     async def wait_until(self, happened: Callable[[], bool], timeout: float) -> bool:
         """Wait until `happened()`; returns False when it has not within `timeout` seconds."""

@@ -14,6 +14,7 @@ from shammah_chassis.ulid import new_ulid
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.releases import ReleaseController
 from shammah_gateway.retention import collect_garbage
+from shammah_gateway.tasks import stop_tasks
 
 CHECKPOINT_QUERIES = 100
 LOOK_SECONDS = 5.0
@@ -36,9 +37,7 @@ class Housekeeper:
 
     async def close(self) -> None:
         """Stop."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await stop_tasks([self._task])
 
     async def take_checkpoint(self, reason: str) -> Checkpoint | None:
         """Publish a checkpoint of now; None while no release serves."""

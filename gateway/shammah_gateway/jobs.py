@@ -19,6 +19,7 @@ from shammah_chassis.errors import NotFoundError, OverloadedError, ShammahError
 from shammah_chassis.ulid import is_ulid, new_ulid
 
 from shammah_gateway.changes import Changes
+from shammah_gateway.tasks import stop_tasks
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 MAX_WAIT_SECONDS = 25.0
@@ -113,10 +114,7 @@ class JobBook:
 
     async def close(self) -> None:
         """Stop all work; the jobs are recorded as cancelled."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await stop_tasks(list(self._tasks.values()))
 
     async def _run(self, record: JobRecord, work: Work) -> None:
         record.state, record.started_at = "running", time.time()

@@ -21,6 +21,7 @@ from shammah_gateway.coins import Coins, Toss
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.ports import ExampleSink
 from shammah_gateway.student import Student, Trial
+from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.teachers.base import Teacher, TeacherAnswer
 from shammah_gateway.values import Answer, Attempt, Query
 
@@ -81,9 +82,7 @@ class Learner:
         if not self._running:
             return
         _, late = await asyncio.wait(self._running, timeout=timeout)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await stop_tasks(late)
 
     async def _audit(self, query: Query, answer: Answer, teacher: Teacher) -> None:
         told = await teacher.answer(query.messages, query.max_tokens or self._teacher_max_tokens, purpose="audit")
@@ -175,6 +174,5 @@ def make_example(
         response=told.text,
         category=query.category or trial.category or UNCATEGORISED,
         grader=query.grader or default_grader(told.text),
-
         **common,
     )

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 HALF_LIFE = 50.0
 PRIOR_LEARNABILITY = 0.5
 # How many trained rows weigh as much as the prior.
-PRIOR_ROWS = 25.0
+PRIOR_ROWS = 10.0
 STEP_ROWS = 25
 MAX_ROWS = 100
 # The next 25 rows must raise the overall accuracy by at least this much to be worth their price.

@@ -22,6 +22,7 @@ Reason = Literal["schema", "duplicate", "near_exam", "failed_check"]
 # The heaviest example that DESIGN knows is a correction.
 MAX_WEIGHT = 10.0
 _SHOWN = 200
+_FORMS = frozenset({"exact", "label", "numeric", "json", "contains"})
 
 
 @dataclass(slots=True)
@@ -73,7 +74,9 @@ def check_response(example: Example) -> str:
     if not example.response or not example.grader:
         return ""
     verdict = grade(example.response, example)
-    return verdict.detail or "the response fails its own grader" if verdict.good is False else ""
+    # A form that can't even grade its own reference (a number without a number) will never grade anything.
+    hopeless = verdict.good is None and example.grader in _FORMS
+    return verdict.detail or "the response fails its own grader" if verdict.good is False or hopeless else ""
 
 
 def sift_offers(offers: Iterable[OfferedExample], *, category: str, teacher: str, model: str) -> Sieve:

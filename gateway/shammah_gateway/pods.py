@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Mapping, Sequence
 
 import grpc
@@ -17,13 +18,16 @@ from shammah_chassis.manifest import ROLES
 from shammah_chassis.status import to_error
 
 from shammah_gateway.changes import Changes
+from shammah_gateway.tasks import stop_tasks
 
 RECONNECT_SECONDS = 0.25
+# How long a pod is still tried after its watch broke.
+TRUST_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
 class Pod:
-    """One target of one role; `held` is what it last said, empty while it can't be reached."""
+    """One target of one role; `held` is what it last said, which may be old unless it is `connected`."""
 
     def __init__(self, role: str, target: str, token: str | None) -> None:
         self.role = role
@@ -31,6 +35,7 @@ class Pod:
         self.channel = channel(target, token)
         self.held: dict[str, models_pb2.HeldVersion] = {}
         self.connected = False
+        self.lost_at = 0.0
         self.detail = "not reached yet"
 
     def holds(self, release: str) -> bool:
@@ -62,9 +67,7 @@ class Pods:
 
     async def close(self) -> None:
         """Stop following, close the channels."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(self._tasks)
         for pods in self._pods.values():
             for pod in pods:
                 await pod.channel.close()
@@ -74,8 +77,14 @@ class Pods:
         return self._pods[role]
 
     def holding(self, role: str, release: str) -> list[Pod]:
-        """Return the pods of a role that hold a release, ready."""
-        return [pod for pod in self._pods[role] if pod.holds(release)]
+        """Return the pods of a role that hold a release; those that were just lost only when there is no other.
+
+        A watch can break without the pod being away: a call that fails costs less than a query forwarded for nothing.
+        """
+        found = [pod for pod in self._pods[role] if pod.holds(release)]
+        reached = [pod for pod in found if pod.connected]
+        since = time.monotonic() - TRUST_SECONDS
+        return reached or [pod for pod in found if pod.lost_at >= since]
 
     def held_by_all(self, release: str) -> bool:
         """Say whether every pod that can be reached holds the release, and each role has one that can."""
@@ -99,13 +108,11 @@ class Pods:
                 self._lose(pod, "the pod ended the watch")
             except grpc.aio.AioRpcError as failure:
                 self._lose(pod, to_error(failure).message)
-            except asyncio.CancelledError:
-                self._lose(pod, "not followed any more")
-                raise
             await asyncio.sleep(RECONNECT_SECONDS)
 
     def _take(self, pod: Pod, news: models_pb2.WatchVersionsResponse) -> None:
         if news.role != pod.role:
+            pod.held = {}
             self._lose(pod, f"it serves the role {news.role!r}, not {pod.role!r}")
             return
         pod.held = {entry.release: entry for entry in news.versions}
@@ -116,6 +123,7 @@ class Pods:
     def _lose(self, pod: Pod, why: str) -> None:
         if pod.connected:
             _log.warning("%s %s is away: %s", pod.role, pod.target, why)
-        pod.connected, pod.held, pod.detail = False, {}, why
+            pod.lost_at = time.monotonic()
+        pod.connected, pod.detail = False, why
         with contextlib.suppress(RuntimeError):
             self.changed.notify()

@@ -15,6 +15,7 @@ from shammah_chassis.examples import Envelope, Example, pack_envelopes
 from shammah_chassis.spool import Spool
 
 from shammah_gateway.ports import Recorded
+from shammah_gateway.tasks import stop_tasks
 
 DRAIN_SECONDS = 1.0
 PUBLISH_SECONDS = 2.0
@@ -41,9 +42,7 @@ class Recorder:
 
     async def close(self) -> None:
         """Stop sending; what is spooled stays on disk."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await stop_tasks([self._task])
 
     async def record(self, source: str, examples: Sequence[Example]) -> Recorded:
         """Queue examples.

@@ -26,6 +26,7 @@ from shammah_chassis.releases import Champion, Release, Wanted
 from shammah_gateway.changes import Changes
 from shammah_gateway.keys import CHAMPION, WANTED, DesiredKeys
 from shammah_gateway.pods import Pods
+from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.transitions import default_rollback, promoted, settled
 
 # News come by the watches; this is only for what they can miss (a watch that is being opened again).
@@ -85,9 +86,7 @@ class ReleaseController:
 
     async def close(self) -> None:
         """Stop following."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(self._tasks)
 
     async def reconcile(self) -> None:
         """One step: serve the champion if it is held; promote or drop the candidate; mend `wanted`."""
@@ -144,7 +143,8 @@ class ReleaseController:
             others = tuple(name for name in champion.pinned if name != release)
             return replace(champion, pinned=(*others, release) if pinned else others)
 
-        await self._settle(await self._keys.change_champion(change), drop="")
+        self._desired = await self._keys.change_champion(change)
+        await self._settle(self._desired, drop="")
         return found
 
     async def list_releases(self) -> list[Release]:

@@ -59,7 +59,7 @@ def _pods(gateway: Gateway) -> list[gateway_pb2.PartStatus]:
         parts.extend(
             gateway_pb2.PartStatus(
                 name=role,
-                ready=champion is not None and pod.holds(champion.release),
+                ready=champion is not None and pod.connected and pod.holds(champion.release),
                 detail=f"{pod.target}: {pod.detail}",
             )
             for pod in pods

@@ -97,7 +97,7 @@ async def test_a_pod_holds_what_is_wanted_fetches_it_and_lets_it_go(running: Run
     await bus.kv_update("wanted", Wanted((new.id,)).to_json(), revision)
 
     async def swapped() -> bool:
-        return CLOSED == ["old"]
+        return CLOSED == ["old"] and await is_ready(running)
 
     await until_async(swapped)
     assert await route(running, new) == "new"

@@ -47,8 +47,8 @@ async def begin(cluster: Cluster, bus: Bus) -> Release:
     return release
 
 
-async def propose(cluster: Cluster, bus: Bus, parent: Release, **changes: Any) -> Release:
-    release = await cluster.publish_release(**{"parent": parent.id, **changes})
+async def propose(cluster: Cluster, bus: Bus, after: Release, **changes: Any) -> Release:
+    release = await cluster.publish_release(**{"parent": after.id, **changes})
     entry = await bus.kv_get("wanted")
     assert entry is not None
     names = (*parse_wanted(entry.value).releases, release.id)
@@ -240,7 +240,9 @@ async def test_a_pod_that_joins_must_hold_the_candidate_too(cluster: Cluster, bu
             await until(lambda: serves(controller, first))
             second = await propose(cluster, bus, first)
             await until(lambda: serves(controller, second))
-            assert all(len(controller._pods.holding(role, second.id)) == (2 if role == "router" else 1) for role in ROLES)
+            assert all(
+                len(controller._pods.holding(role, second.id)) == (2 if role == "router" else 1) for role in ROLES
+            )
 
 
 async def test_the_store_keeps_five_that_served_pins_and_shared_versions(cluster: Cluster, bus: Bus) -> None:

@@ -46,10 +46,10 @@ def make_release(**changes: Any) -> Release:
 class ScriptedRoles:
     """Roles whose replies are fields; `errors` maps a method to what it raises."""
 
-    routed: Routed = Routed(0.9, "capitals", 0.95, False, "r1")
-    generated: Generated = Generated("Paris", "stop", STATISTICS, "g1")
-    judged: Judged = Judged(0.9, 0.2, 0.9, 0.9, 0.1, "low", False, "v1")
-    compared: Compared = Compared(0.9, 0.95, 0.99, True, 0.99, "v1")
+    routed: Routed = field(default_factory=lambda: Routed(0.9, "capitals", 0.95, False, "r1"))
+    generated: Generated = field(default_factory=lambda: Generated("Paris", "stop", STATISTICS, "g1"))
+    judged: Judged = field(default_factory=lambda: Judged(0.9, 0.2, 0.9, 0.9, 0.1, "low", False, "v1"))
+    compared: Compared = field(default_factory=lambda: Compared(0.9, 0.95, 0.99, True, 0.99, "v1"))
     errors: dict[str, ShammahError] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
 
@@ -181,9 +181,7 @@ class Bench:
             coins=Coins(b"secret", audit_rate, explore_rate),
             monitor=self.monitor,
         )
-        self.cascade = Cascade(
-            student=self.student, releases=self.releases, teacher=self.teacher, learner=self.learner
-        )
+        self.cascade = Cascade(student=self.student, releases=self.releases, teacher=self.teacher, learner=self.learner)
 
 
 def ask(text: str = "What is the capital of France?", **changes: Any) -> Query:

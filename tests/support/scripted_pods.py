@@ -1,4 +1,4 @@
-"""Serving pods with the real chassis (held versions, leases, ModelService) and scripted roles, for tests of the gateway."""
+"""Serving pods with the real chassis (held versions, leases, ModelService) and scripted roles."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from shammah_chassis.scopes import write_tokens
 from shammah_chassis.serving import Service, ServiceParts
 from shammah_chassis.settings import ServiceSettings
 from shammah_chassis.ulid import new_ulid
-
 from support.artifacts import make_version
 
 GRANTS = {

@@ -12,7 +12,6 @@ from shammah_trainer.base_models import BaseModels
 from shammah_trainer.config import TrainerSettings
 from shammah_trainer.engine import TrainerEngine
 from shammah_trainer.jobs import TrainJob
-
 from support.tiny import make_tiny_encoder, make_tiny_generator
 
 _THINGS = ("lamp", "fan", "door", "gate", "pump", "heater", "radio", "oven", "blind", "siren", "valve", "screen")

@@ -21,6 +21,8 @@ from shammah_local.ports import read_ready_file
 Ports = Mapping[str, Mapping[str, int]]
 """Name of a part -> its ports ("port", "admin_port"), as far as they are known."""
 
+# The parts share few cores: a thread that waits for its team must sleep, not spin away a neighbour's time.
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 ROLES = ("router", "generator", "validator")
 _SETTING = re.compile(r"SHAMMAH_[A-Z0-9_]+")
 
@@ -113,7 +115,7 @@ def _service(
         ready_file.unlink(missing_ok=True)
         prefix = f"SHAMMAH_{name.upper()}_"
         variables = {f"{prefix}{key}": value for key, value in _fields(settings, name, ports).items()}
-        return Launch([sys.executable, "-m", f"shammah_{name}"], {**variables, **settings.overrides})
+        return Launch([sys.executable, "-m", f"shammah_{name}"], {**_PATIENT, **variables, **settings.overrides})
 
     return Part(
         name=name,

@@ -37,10 +37,16 @@ BEFORE_ROWS = 30
 BEFORE_TOKENS = 24
 FIRST_ROWS = 60
 MOST_ROWS = 90
-FLOOR_SHARE = 0.25
+FLOOR_SHARE = 0.6
+# A user every two seconds: enough to see a failed request, not so many that training waits for them.
+PAUSE_SECONDS = 2.0
 SETTINGS = (
     f"SHAMMAH_TRAINER_ALPHA={ALPHA}",
     "SHAMMAH_TRAINER_AUTO_TRAIN=false",
+    # On two cores the upper third learns as well in half the time (DESIGN.md, 2026-11-22).
+    "SHAMMAH_TRAINER_SFT_UPPER_LAYERS=10",
+    "SHAMMAH_TRAINER_SFT_LEARNING_RATE=3e-4",
+    "SHAMMAH_TRAINER_SFT_EPOCHS=3",
     "SHAMMAH_GATEWAY_AUDIT_RATE=0",
     "SHAMMAH_GATEWAY_EXPLORE_RATE=0",
     "SHAMMAH_GATEWAY_ROLE_TIMEOUT_SECONDS=30",
@@ -92,7 +98,7 @@ async def run_round(client: GatewayClient, story: Story, clock: Clock) -> dict[s
     """Train, certify and swap while users go on asking; returns the tool's result."""
     stop = asyncio.Event()
     queries = [row.example.query_text for row in story.check]
-    users = asyncio.create_task(trickle(client, queries, story.traffic, stop=stop, pause_seconds=0.5))
+    users = asyncio.create_task(trickle(client, queries, story.traffic, stop=stop, pause_seconds=PAUSE_SECONDS))
     try:
         result = await call_tool(client, "train", {"wait": True}, wait=True)
         if result["verdict"] == "promote" or result["verdict"] == "promoted":
@@ -138,7 +144,7 @@ async def analyse(client: GatewayClient, clock: Clock) -> dict[str, Any]:
 
 
 def choose(analysis: dict[str, Any]) -> list[str]:
-    """Return the categories worth teaching: expected gain at least a quarter of the best one's."""
+    """Return the categories worth teaching: expected gain at least 60 % of the best one."""
     gains = {row["category"]: float(row["expected_gain"]) for row in analysis["categories"]}
     best = max(gains.values(), default=0.0)
     return [name for name in analysis["weak_areas"] if best > 0 and gains[name] >= FLOOR_SHARE * best]

@@ -43,10 +43,10 @@ class CompareInput(Strict):
 
 
 class OfferedInput(Strict):
-    """One example that the caller made."""
+    """One example that the caller made; an empty query or response is rejected by itself, not the whole call."""
 
-    query: str
-    response: str
+    query: str = ""
+    response: str = ""
     category: str = ""
     grader: str = ""
 

@@ -37,7 +37,7 @@ class KeySource(Protocol):
 
 
 def watch_wanted(bus: KeySource, held: HeldVersions[Any], *, remember: Path | None = None) -> asyncio.Task[None]:
-    """Start the task that follows KV `wanted` until it is cancelled.
+    """Start the task that follows KV `wanted` until it is cancelled or the pod leaves.
 
     It outlives every failure: a wish that can't be read leaves what is held as it is. A new wish does not wait until
     the one before is fulfilled. Each wish is written to `remember`.
@@ -59,7 +59,8 @@ def recall_wanted(path: Path) -> Wanted | None:
 async def _watch(bus: KeySource, held: HeldVersions[Any], remember: Path | None) -> None:
     work: set[asyncio.Task[None]] = set()
     try:
-        while True:
+        # Not only until it is cancelled: in Python 3.11 `wait_for` may swallow a cancellation (python/cpython#86296).
+        while not held.closed:
             try:
                 async for entry in bus.kv_watch(WANTED_KEY):
                     _follow(entry, held, remember, work)

@@ -65,7 +65,11 @@ async def _next(bus: Bus, key: str, watcher: Any | None) -> tuple[KvEntry | None
                 return None, True
             return KvEntry(value=(entry.value or b"").decode(), revision=entry.revision), True
     try:
-        return await bus.kv_get(key), False
+        found = await bus.kv_get(key)
+        if found is None and watcher is None:
+            # No value and nothing to watch yet: ask again soon, not at once.
+            await asyncio.sleep(0.2)
+        return found, False
     except UnavailableError:
         if bus.client.is_closed:
             raise

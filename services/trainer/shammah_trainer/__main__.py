@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+
+# Read when torch is loaded, so it must stand before the imports below. Threads that spin at a barrier while a serving
+# process has their core made training four times slower here (37 s against 10 s for the same steps).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from shammah_chassis.logs import configure_logging
 from shammah_chassis.serving import run_service

@@ -207,12 +207,7 @@ class Round:
         with self._phases.run("score", "scoring dev and exam rows"):
             dev = self._score(plan.dev, rollouts, judges.router, judges.validator)
             exam = self._score(plan.exam, rollouts, judges.router, judges.validator)
-            before = self._score(
-                [row for row in plan.exam if row.id in before_rollouts],
-                before_rollouts,
-                self._in.parents["router"],
-                self._in.parents["validator"],
-            )
+            before = self._score_champion(before_rollouts)
         with self._phases.run("certify", "certifying and comparing with the champion"):
             prefilter = choose_prefilter(dev)
             evidence = gather_evidence(dev, exam, prefilter=prefilter, limits=limits)
@@ -226,6 +221,14 @@ class Round:
                 level=self._settings.gate_level,
             )
         return _Judgement(_finish(draft, gate), exam, before, gate)
+
+    def _score_champion(self, rollouts: dict[str, Rollout]) -> list[ScoredRow]:
+        rows = [row for row in self._in.plan.exam if row.id in rollouts]
+        if any(policy.threshold is not None for policy in self._in.champion.categories.values()):
+            return self._score(rows, rollouts, self._in.parents["router"], self._in.parents["validator"])
+        # It answers nothing locally, whatever its judges would say.
+        unknown = Routed(0.0, "", truncated=False)
+        return combine(rows, rollouts, {row.id: unknown for row in rows}, {})
 
     def _score(
         self, rows: Sequence[LedgerRow], rollouts: dict[str, Rollout], router: Version, validator: Version

@@ -152,7 +152,7 @@ class Runner:
         inputs.work.mkdir(parents=True, exist_ok=True)
         product = await self._compute(inputs, phases)
         with phases.run("publish", "publishing the release"):
-            await publish(self._parts.store, product.release, product.versions, check_lease=self._parts.lease.renew)
+            await publish(self._parts.store, product.release, product.versions, check_lease=self._hold_lease)
         product.result["phase_seconds"] = dict(phases.seconds)
         mark_published(self._parts.ledger, round_id, product.result)
         await self._finish(product.release)
@@ -175,12 +175,23 @@ class Runner:
         while True:
             await asyncio.sleep(self._parts.lease_seconds / 3)
             try:
-                await self._parts.lease.renew()
+                await self._hold_lease()
             except ConflictError:
                 self._stop.set()
                 return
             except ShammahError:
                 continue  # the bus is away; the check before publishing decides
+
+    async def _hold_lease(self) -> None:
+        """Renew the lease; ConflictError when another holds it.
+
+        A renewal that was stored but not confirmed makes the next one lose against itself; taking the lease again by
+        our own name mends that, and is refused when it is another's.
+        """
+        try:
+            await self._parts.lease.renew()
+        except ConflictError:
+            await self._parts.lease.acquire()
 
     async def _fetch(self, release: Release) -> dict[Role, Version]:
         found: dict[Role, Version] = {}

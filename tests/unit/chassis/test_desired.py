@@ -67,6 +67,18 @@ async def test_each_wish_is_followed_and_remembered_through_failures(
     assert task.cancelled()
 
 
+async def test_the_watch_ends_with_the_pod_even_when_a_cancellation_is_swallowed(
+    held: HeldVersions[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shammah_chassis.desired._PAUSE_SECONDS", 0.01)
+    keys = Keys()
+    task = watch_wanted(keys, held)
+    held.end_watches()
+    keys.values.put_nowait(None)
+    async with asyncio.timeout(5):
+        await task
+
+
 def test_a_memory_that_is_missing_or_broken_is_no_wish(tmp_path: Path) -> None:
     assert recall_wanted(tmp_path / "none.json") is None
     (tmp_path / "broken.json").write_text("{")

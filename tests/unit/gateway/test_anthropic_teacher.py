@@ -37,9 +37,7 @@ async def teacher(stub: MessagesStub) -> AsyncIterator[AnthropicTeacher]:
 
 
 def make_teacher(stub: MessagesStub, *, key: str | None = "right-key", timeout: float = 20.0) -> AnthropicTeacher:
-    return AnthropicTeacher(
-        model="claude-sonnet-5-5", key=key, base_url=stub.url, timeout=timeout, pause_seconds=0.01
-    )
+    return AnthropicTeacher(model="claude-sonnet-5-5", key=key, base_url=stub.url, timeout=timeout, pause_seconds=0.01)
 
 
 async def test_an_answer_comes_with_model_and_tokens(stub: MessagesStub, teacher: AnthropicTeacher) -> None:
@@ -91,9 +89,7 @@ async def test_a_refusal_is_no_answer(stub: MessagesStub, teacher: AnthropicTeac
 
 
 @pytest.mark.parametrize("stop", ["max_tokens", "model_context_window_exceeded", None])
-async def test_a_cut_answer_is_no_answer(
-    stub: MessagesStub, teacher: AnthropicTeacher, stop: str | None
-) -> None:
+async def test_a_cut_answer_is_no_answer(stub: MessagesStub, teacher: AnthropicTeacher, stop: str | None) -> None:
     stub.stop_reason = stop
     with pytest.raises(TeacherTruncatedError):
         await teacher.answer(QUESTION, 50)
@@ -114,9 +110,7 @@ async def test_a_passing_fault_is_tried_once_more_and_not_after_the_servers_300_
 
 
 @pytest.mark.parametrize("fault", ["529", "500", "drop"])
-async def test_a_lasting_fault_is_a_named_error(
-    stub: MessagesStub, teacher: AnthropicTeacher, fault: str
-) -> None:
+async def test_a_lasting_fault_is_a_named_error(stub: MessagesStub, teacher: AnthropicTeacher, fault: str) -> None:
     stub.faults = [fault, fault, fault]
     with pytest.raises(TeacherError) as caught:
         await teacher.answer(QUESTION, 50)

@@ -54,7 +54,7 @@ async def test_a_category_without_a_threshold_is_forwarded_before_the_student_wo
         ({"truncated": True}, ask(), "uncertified"),
         ({}, ask(temperature=0.7), "uncertified"),
         ({}, ask("Какая столица Франции?"), "uncertified"),
-        ({}, ask("法国的首都是什么？"), "uncertified"),
+        ({}, ask("法国的首都是什么"), "uncertified"),
     ],
 )
 async def test_what_is_outside_the_certificate_is_forwarded_with_the_reason(
@@ -93,9 +93,7 @@ async def test_the_student_never_writes_more_than_the_category_allows(wanted: in
         (TooLongError("prompt too long"), "uncertified"),
     ],
 )
-async def test_a_role_that_fails_means_the_teacher_with_the_reason(
-    role: str, error: ShammahError, reason: str
-) -> None:
+async def test_a_role_that_fails_means_the_teacher_with_the_reason(role: str, error: ShammahError, reason: str) -> None:
     bench = Bench()
     bench.roles.errors[role] = error
     answer = await bench.cascade.ask(ask())

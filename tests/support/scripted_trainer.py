@@ -1,0 +1,60 @@
+"""A trainer in gRPC whose answers are fields: what the gateway's tools see of the real one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from shammah.v1 import trainer_pb2, trainer_pb2_grpc, types_pb2
+from shammah_chassis.errors import NotFoundError
+from shammah_chassis.examples import Example
+
+
+@dataclass
+class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
+    """`dev` are the rows it hands out; `duplicates` and `near_exam` queries that it knows; `job` what a round is."""
+
+    dev: list[Example] = field(default_factory=list)
+    rows: dict[str, tuple[int, int]] = field(default_factory=dict)
+    duplicates: set[str] = field(default_factory=set)
+    near_exam: set[str] = field(default_factory=set)
+    job: types_pb2.Job = field(default_factory=lambda: types_pb2.Job(id="T1", state=types_pb2.JOB_STATE_RUNNING))
+
+    async def Train(self, request: trainer_pb2.TrainRequest, context: Any) -> trainer_pb2.TrainResponse:
+        return trainer_pb2.TrainResponse(job=self.job)
+
+    async def GetTrainJob(
+        self, request: trainer_pb2.GetTrainJobRequest, context: Any
+    ) -> trainer_pb2.GetTrainJobResponse:
+        if request.id != self.job.id:
+            raise NotFoundError(f"no job {request.id}")
+        return trainer_pb2.GetTrainJobResponse(job=self.job)
+
+    async def Status(self, request: trainer_pb2.StatusRequest, context: Any) -> trainer_pb2.StatusResponse:
+        rows = [
+            trainer_pb2.CategoryRows(category=name, train=train, dev=10, exam=10, new_train=new)
+            for name, (train, new) in self.rows.items()
+        ]
+        return trainer_pb2.StatusResponse(categories=rows, queue_size=7, batch_size=32, device="cpu")
+
+    async def SampleExamples(
+        self, request: trainer_pb2.SampleExamplesRequest, context: Any
+    ) -> trainer_pb2.SampleExamplesResponse:
+        drawn = [row for row in self.dev if not request.categories or row.category in request.categories]
+        return trainer_pb2.SampleExamplesResponse(
+            example_json=[json.dumps(row.to_json()) for row in drawn[: request.count]]
+        )
+
+    async def CheckExamples(
+        self, request: trainer_pb2.CheckExamplesRequest, context: Any
+    ) -> trainer_pb2.CheckExamplesResponse:
+        queries = [Example.from_json(json.loads(text)).query_text for text in request.example_json]
+        return trainer_pb2.CheckExamplesResponse(verdicts=[self._judge(query) for query in queries])
+
+    def _judge(self, query: str) -> trainer_pb2.ExampleVerdict.ValueType:
+        if query in self.duplicates:
+            return trainer_pb2.EXAMPLE_VERDICT_DUPLICATE
+        if query in self.near_exam:
+            return trainer_pb2.EXAMPLE_VERDICT_NEAR_EXAM
+        return trainer_pb2.EXAMPLE_VERDICT_NEW

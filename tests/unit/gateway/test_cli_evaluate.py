@@ -1,0 +1,95 @@
+"""What an evaluation reports, from plain outcomes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from shammah_chassis.errors import InvalidInputError, UnavailableError
+from shammah_chassis.workload import WorkloadRow, read_workload
+from shammah_gateway.cli.evaluate import Asked, percentile, report
+from shammah_gateway.cli.manage import read_arguments
+from shammah_gateway.cli.paths import find_connection
+
+
+def make_rows(folder: Path, count: int) -> tuple[WorkloadRow, ...]:
+    path = folder / "rows.jsonl"
+    lines = [
+        json.dumps(
+            {
+                "id": str(number),
+                "source": "test",
+                "license": "Apache-2.0",
+                "category": "colour" if number % 2 else "animal",
+                "query": f"query {number}",
+                "reference": "blue",
+                "metadata": {"family": "all", "metric": "label"},
+            }
+        )
+        for number in range(count)
+    ]
+    path.write_text("\n".join(lines), "utf-8")
+    return tuple(read_workload(path).rows)
+
+
+def outcome(row: WorkloadRow, *, local: bool, whole: bool | None, student: bool | None, seconds: float = 0.1) -> Asked:
+    return Asked(row, local, whole, student, "quality" if local else "router", "R", seconds)
+
+
+def test_shares_and_accuracies_have_their_own_denominators(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, 4)
+    asked = [
+        outcome(rows[0], local=True, whole=True, student=True),
+        outcome(rows[1], local=True, whole=False, student=False),
+        outcome(rows[2], local=False, whole=True, student=False),
+        outcome(rows[3], local=False, whole=None, student=None),
+    ]
+    overall = report(asked, ["f"])["overall"]
+    assert isinstance(overall, dict)
+    assert overall["local_share"] == 0.5
+    assert overall["local_accuracy"] == 0.5
+    assert overall["student_accuracy"] == pytest.approx(1 / 3)
+    assert overall["whole_accuracy"] == pytest.approx(2 / 3)
+    assert overall["ungraded"] == 1
+
+
+def test_groups_follow_category_or_family(tmp_path: Path) -> None:
+    asked = [outcome(row, local=False, whole=True, student=True) for row in make_rows(tmp_path, 4)]
+    by_category, by_family = report(asked, ["f"])["category"], report(asked, ["f"], by="family")["family"]
+    assert isinstance(by_category, dict) and isinstance(by_family, dict)
+    assert set(by_category) == {"animal", "colour"}
+    assert set(by_family) == {"all"}
+
+
+def test_only_times_differ_between_two_equal_runs(tmp_path: Path) -> None:
+    rows = make_rows(tmp_path, 4)
+    first = report([outcome(row, local=True, whole=True, student=True, seconds=0.1) for row in rows], ["f"])
+    second = report([outcome(row, local=True, whole=True, student=True, seconds=0.7) for row in rows], ["f"])
+    assert first.pop("times") != second.pop("times")
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_a_percentile_is_the_nearest_rank() -> None:
+    values = [float(number) for number in range(1, 101)]
+    assert percentile(values, 0.5) == 51.0
+    assert percentile(values, 0.99) == 100.0
+    assert percentile([], 0.5) == 0.0
+
+
+def test_tool_arguments_must_be_an_object(tmp_path: Path) -> None:
+    path = tmp_path / "arguments.json"
+    path.write_text('{"test_count": 60}', "utf-8")
+    assert read_arguments(f"@{path}") == {"test_count": 60}
+    assert read_arguments("") == {}
+    for text in ("[1]", "{broken", "@/nowhere"):
+        with pytest.raises(InvalidInputError):
+            read_arguments(text)
+
+
+def test_a_command_without_a_running_system_says_how_to_start_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SHAMMAH_GATEWAY", raising=False)
+    with pytest.raises(UnavailableError, match="up"):
+        find_connection(tmp_path)
