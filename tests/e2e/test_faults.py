@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,7 +13,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    system = start_whole(tmp_path_factory.mktemp("whole"), settings=["SHAMMAH_TRAINER_SFT_EPOCHS=8"])
+    system = start_whole(tmp_path_factory.mktemp("whole"), settings=["SHAMMAH_TRAINER_SFT_EPOCHS=20"])
     system.shammah("learn", str(system.exam), "--exam")
     system.shammah("learn", str(system.teach))
     yield system
@@ -23,18 +22,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
 
 def learned_rows(whole: Whole) -> int:
     """Return how many new train rows the trainer's ledger has."""
-    return int(str(whole.json("status", "--json")["queue_size"]))
+    return whole.status().queue_size
 
 
 def test_a_killed_trainer_trains_the_same_rows_once(whole: Whole) -> None:
     waiting = wait_until(lambda: learned_rows(whole), what="rows in the ledger")
-    started = threading.Thread(target=whole.shammah, args=("train",), kwargs={"check": False})
-    started.start()
-    progress = whole.folder / "trainer"
-    wait_until(lambda: whole.folder.exists() and _round_runs(whole), what="the round")
+    job = whole.json("tool", "train", "--no-wait", "--json", '{"wait": false}')["job"]
+    assert isinstance(job, dict)
+    wait_until(lambda: "fine-tuning" in whole.stage(str(job["id"])), what="the round to train")
     dead = whole.kill("trainer")
-    started.join(timeout=120)
-    assert progress.exists()
     whole.wait_for_return("trainer", dead=dead)
     assert wait_until(lambda: learned_rows(whole), what="rows after the crash") == waiting
     result = json.loads(whole.shammah("train", timeout=300).stdout)
@@ -42,11 +38,6 @@ def test_a_killed_trainer_trains_the_same_rows_once(whole: Whole) -> None:
     assert result["examples_trained"] == waiting
     wait_until(lambda: whole.champion() == result["release"], what="the swap")
     assert learned_rows(whole) == 0
-
-
-def _round_runs(whole: Whole) -> bool:
-    parts = {part["name"]: part["detail"] for part in whole.json("status", "--json")["parts"]}  # type: ignore[attr-defined]
-    return "round" in parts["trainer"] or "train" in parts["trainer"].lower()
 
 
 def test_a_killed_generator_means_the_teacher_then_local_again(whole: Whole) -> None:
@@ -71,7 +62,7 @@ def test_examples_survive_a_killed_event_bus(whole: Whole) -> None:
     done = whole.shammah("learn", str(path))
     assert "queued 40 of 40" in done.stdout
     whole.wait_for_return("nats", dead=dead)
-    wait_until(lambda: whole.json("status", "--json")["spooled"] == 0, what="the spool to drain")
+    wait_until(lambda: whole.status().spooled == 0, what="the spool to drain")
     whole.shammah("learn", str(path))
     # Some of the 40 become dev; none comes in twice.
     new = wait_until(lambda: learned_rows(whole) + 1 - before, what="the new rows")

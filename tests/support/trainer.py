@@ -92,7 +92,7 @@ async def start_engine(settings: TrainerSettings) -> TrainerEngine:
     """Start a trainer and wait until it is ready."""
     engine = TrainerEngine(settings)
     engine.start()
-    await wait_until(lambda: engine.ready, seconds=60)
+    await wait_until(lambda: engine.ready, seconds=180)
     return engine
 
 
@@ -106,11 +106,11 @@ async def publish_examples(bus: object, examples: Sequence[Example]) -> int:
 
 async def wait_for_sequence(engine: TrainerEngine, sequence: int) -> None:
     """Wait until the ledger holds the log up to `sequence`."""
-    for _ in range(1200):
+    for _ in range(3600):
         if (await engine.read_status()).ledger_sequence >= sequence:
             return
         await asyncio.sleep(0.05)
-    raise AssertionError(f"the ledger did not reach {sequence} in 60 s")
+    raise AssertionError(f"the ledger did not reach {sequence} in 180 s")
 
 
 async def run_round(engine: TrainerEngine) -> TrainJob:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from shammah.v1 import gateway_pb2
+from shammah_chassis.errors import ShammahError
+from shammah_gateway.cli.client import GatewayClient, run
 from shammah_gateway.cli.paths import Connection, find_connection
 
 T = TypeVar("T")
@@ -92,9 +95,28 @@ class Whole:
         assert isinstance(found, dict)
         return found
 
+    def status(self) -> gateway_pb2.GetStatusResponse:
+        """Return the state of the whole, straight from the gateway."""
+
+        async def fetch(client: GatewayClient) -> gateway_pb2.GetStatusResponse:
+            found = await client.call(client.stub.GetStatus, gateway_pb2.GetStatusRequest(), timeout=20)
+            assert isinstance(found, gateway_pb2.GetStatusResponse)
+            return found
+
+        return run(self.connection, fetch)
+
     def champion(self) -> str:
         """Return the release that serves."""
-        return str(self.json("status", "--json")["champion"])
+        return self.status().champion
+
+    def stage(self, job: str) -> str:
+        """Return what a job is doing now."""
+
+        async def fetch(client: GatewayClient) -> str:
+            request = gateway_pb2.GatewayServiceTrainRequest(job=job)
+            return str((await client.call(client.stub.Train, request, timeout=20)).job.stage)
+
+        return run(self.connection, fetch)
 
     def pid(self, part: str) -> int:
         """Return the process id of a part now."""
@@ -119,10 +141,10 @@ class Whole:
 
     def is_ready(self) -> bool:
         """Say whether every part answers."""
-        done = self.shammah("status", "--json", check=False)
-        if done.returncode:
+        try:
+            return all(part.ready for part in self.status().parts)
+        except ShammahError:
             return False
-        return all(part["ready"] for part in json.loads(done.stdout)["parts"])
 
     def logs(self) -> str:
         """Return the tails of all logs, for a failure's message."""
@@ -139,21 +161,27 @@ def start_whole(root: Path, *, settings: Sequence[str] = ()) -> Whole:
     teach = write_rows(root / "teach.jsonl.gz", [row for name in ANSWERS for row in make_rows(name, 90)])
     exam = write_rows(root / "exam.jsonl.gz", [row for name in ANSWERS for row in make_rows(name, 60, offset=1000)])
     test = write_rows(root / "test.jsonl.gz", [row for name in ANSWERS for row in make_rows(name, 30, offset=2000)])
-    whole = Whole(root / "data", teach, exam, test)
-    given = [
+    tiny = [
         f"SHAMMAH_BASE_GENERATOR={root / 'base/generator'}",
         f"SHAMMAH_BASE_ENCODER={root / 'base/encoder'}",
         f"SHAMMAH_TRAINER_MODELS_DIR={root / 'cache'}",
         f"SHAMMAH_TRAINER_CONTEXT={CONTEXT}",
         f"SHAMMAH_GENERATOR_CONTEXT={CONTEXT}",
-        "SHAMMAH_TRAINER_AUTO_TRAIN=false",
-        "SHAMMAH_TRAINER_ALPHA=0.2",
         "SHAMMAH_TRAINER_SFT_LEARNING_RATE=0.01",
         "SHAMMAH_TRAINER_SFT_EPOCHS=4",
+    ]
+    return start(Whole(root / "data", teach, exam, test), [*tiny, *settings])
+
+
+def start(whole: Whole, settings: Sequence[str]) -> Whole:
+    """Start everything with the recorded teacher, no coins and rounds only when asked; wait until it is ready."""
+    given = [
+        "SHAMMAH_TRAINER_AUTO_TRAIN=false",
+        "SHAMMAH_TRAINER_ALPHA=0.2",
         "SHAMMAH_GATEWAY_AUDIT_RATE=0",
         "SHAMMAH_GATEWAY_EXPLORE_RATE=0",
         "SHAMMAH_GATEWAY_ROLE_TIMEOUT_SECONDS=60",
-        f"SHAMMAH_GATEWAY_RECORDED_FILES={teach},{exam},{test}",
+        f"SHAMMAH_GATEWAY_RECORDED_FILES={whole.teach},{whole.exam},{whole.test}",
         "SHAMMAH_GATEWAY_TEACHER=recorded",
         *settings,
     ]

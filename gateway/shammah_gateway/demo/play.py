@@ -26,7 +26,7 @@ from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import err, out, percent
 from shammah_gateway.cli.evaluate import Asked, ask_all
 from shammah_gateway.cli.learn import learn
-from shammah_gateway.cli.manage import call_tool
+from shammah_gateway.cli.manage import call_tool, list_releases
 from shammah_gateway.cli.paths import find_connection
 from shammah_gateway.demo.scorecard import CategoryScore, verdict
 from shammah_gateway.demo.traffic import Traffic, trickle
@@ -109,9 +109,9 @@ async def run_round(client: GatewayClient, story: Story, clock: Clock) -> dict[s
     story.training_seconds += float(result["duration_seconds"])
     swapped = float(result["swapped_at"])
     if swapped:
-        ended = float(result["job"]["ended_at"])
-        story.swap_seconds = max(0.0, swapped - ended)
-        story.served_in_swap += story.traffic.served_between(ended - 1, swapped + 2)
+        made = {release.id: release.created_at for release in await list_releases(client)}[str(result["release"])]
+        story.swap_seconds = swapped - made
+        story.served_in_swap += story.traffic.served_between(made, swapped + 2)
     clock.say(f"verdict: {result['verdict']}, release {result['release'] or '-'}; {'; '.join(result['reasons'])}")
     for row in result["exam"]:
         state = "certified" if row["certified"] else f"not certified, {row['rows_missing']} rows missing"
@@ -223,7 +223,8 @@ def show(story: Story, scores: dict[str, CategoryScore], seconds: float) -> None
         f"promise: at most {percent(ALPHA)} bad local answers in a category, shown by an exam (alpha = {ALPHA}); "
         f"on the separate rows {bad} of {local_rows} were bad"
     )
-    out.print(f"examples used {story.taught}; training {story.training_seconds:.0f} s; swap {story.swap_seconds:.2f} s")
+    out.print(f"examples used {story.taught}; rounds {story.training_seconds:.0f} s")
+    out.print(f"swap: {story.swap_seconds:.2f} s from the release being made to serving (publish, load, warm, switch)")
     out.print(
         f"requests during the rounds: {len(story.traffic.served)} served, {len(story.traffic.failed)} failed; "
         f"around the swaps {story.served_in_swap} served"
