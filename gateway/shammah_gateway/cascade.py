@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from shammah_chassis.errors import BudgetError, PreconditionError, TeacherError, UnavailableError
+from shammah_chassis.errors import BudgetError, PreconditionError, StorageFullError, TeacherError, UnavailableError
 from shammah_chassis.releases import Release
 from shammah_chassis.ulid import new_ulid
 
@@ -63,6 +63,7 @@ class Cascade:
             PreconditionError: `local_only`, and the local answer is not good enough.
             UnavailableError: it must be forwarded and there is no teacher.
             TeacherError, BudgetError: the teacher gave no usable answer; no example is made.
+            StorageFullError: the disk is full, and a budget of teacher calls could not be kept.
         """
         check_query(query)
         started = time.monotonic()
@@ -82,7 +83,7 @@ class Cascade:
             return await self._answer_degraded(job, reason="local_only")
         try:
             told = await self._ask_teacher(query)
-        except (TeacherError, BudgetError, UnavailableError):
+        except (TeacherError, BudgetError, StorageFullError, UnavailableError):
             if not query.allow_degraded:
                 raise
             return await self._answer_degraded(job, reason=trial.reason)

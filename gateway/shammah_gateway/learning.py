@@ -1,7 +1,8 @@
 """What is learned from an answer: examples of teacher answers, audits of local ones, exploration of forwarded ones.
 
 Nothing here delays an answer: audits and explorations run in the background, bounded; when full, a coin's side is
-dropped and counted. It knows neither transport nor training.
+dropped and counted. A teacher's answer is an example all the same, explored or not. It knows neither transport nor
+training.
 """
 
 from __future__ import annotations
@@ -72,8 +73,11 @@ class Learner:
         """Record a teacher's answer; with the explore coin, let the student try first, in the background."""
         if query.no_learn:
             return
-        if toss.explore and release is not None:
-            self._start(self._explore(query, answer, told, trial, release), "explore")
+        if (
+            toss.explore
+            and release is not None
+            and self._start(self._explore(query, answer, told, trial, release), "explore")
+        ):
             return
         await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
 
@@ -102,7 +106,12 @@ class Learner:
 
     async def _explore(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release) -> None:
         if trial.attempt is None:
-            trial = await self._student.try_query(query, release, run_anyway=True)
+            try:
+                trial = await self._student.try_query(query, release, run_anyway=True)
+            except asyncio.CancelledError:
+                # The gateway stops: the student's side is given up, the teacher's answer was paid for.
+                await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
+                raise
         example = make_example(
             query,
             answer,
@@ -125,14 +134,16 @@ class Learner:
             self.monitor.lost_examples += 1
             _log.error("an example could not be kept: %s", error.message)
 
-    def _start(self, work: Coroutine[Any, Any, None], kind: str) -> None:
+    def _start(self, work: Coroutine[Any, Any, None], kind: str) -> bool:
+        """Run in the background; returns False when too much runs there already."""
         if len(self._running) >= MAX_BACKGROUND:
             work.close()
             self.monitor.dropped += 1
-            return
+            return False
         task = asyncio.create_task(_log_failure(work, kind), name=kind)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return True
 
 
 async def _log_failure(work: Coroutine[Any, Any, None], kind: str) -> None:

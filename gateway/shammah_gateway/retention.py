@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from shammah_chassis.artifacts import ArtifactStore
+from shammah_chassis.errors import ArtifactError, NotFoundError
 from shammah_chassis.manifest import ROLES, Role
 from shammah_chassis.releases import Champion, Release, Wanted
 
@@ -20,8 +21,8 @@ _log = logging.getLogger(__name__)
 def kept_releases(stored: list[str], champion: Champion, wanted: Wanted) -> set[str]:
     """Return which of the stored ids (newest first) stay.
 
-    The newest five stay as well: a held release can still be promoted by hand, and one that was published a moment
-    ago may not be in `wanted` yet.
+    The newest five after the champion stay as well: a held release can still be promoted by hand, and one that was
+    published a moment ago may not be in `wanted` yet.
     """
     named = (champion.release, *champion.previous[:KEPT], *champion.pinned, *wanted.releases, wanted.candidate)
     newer = [name for name in stored if name > champion.release]
@@ -29,16 +30,25 @@ def kept_releases(stored: list[str], champion: Champion, wanted: Wanted) -> set[
 
 
 async def collect_garbage(store: ArtifactStore, champion: Champion, wanted: Wanted) -> list[str]:
-    """Delete what need not stay; returns the ids of the releases that went. Raises what the store raises."""
+    """Delete what need not stay; returns the ids of the releases that went. Raises what the store raises.
+
+    A release that can't be read stays for people to look at, and must not keep the others from going.
+    """
     stored = await store.list_releases()
     keep = kept_releases(stored, champion, wanted)
-    releases: dict[str, Release] = {name: await store.get_release(name) for name in stored}
-    used = {(role, releases[name].version_of(role)) for name in keep for role in ROLES}
-    gone = [name for name in stored if name not in keep]
+    releases: dict[str, Release] = {}
+    for name in stored:
+        try:
+            releases[name] = await store.get_release(name)
+        except (ArtifactError, NotFoundError) as error:
+            _log.warning("release %s stays, it can't be read: %s", name, error.message)
+    used = {(role, releases[name].version_of(role)) for name in keep & releases.keys() for role in ROLES}
+    gone = [name for name in releases if name not in keep]
     for name in gone:
         await store.delete_release(name)
     unused: set[tuple[Role, str]] = {(role, releases[name].version_of(role)) for name in gone for role in ROLES}
-    for role, version in sorted(unused - used):
+    # What an unreadable release that is kept uses, nobody knows.
+    for role, version in sorted(unused - used) if keep <= releases.keys() else ():
         await store.delete_version(role, version)
     checkpoints = await store.list_checkpoints()
     for checkpoint in checkpoints:

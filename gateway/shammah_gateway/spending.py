@@ -5,13 +5,18 @@ A call is counted before it is made: after a crash the count may be one too high
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from shammah_chassis.errors import BudgetError
+from shammah_chassis.atomic import storage_errors
+from shammah_chassis.errors import BudgetError, StorageFullError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -51,11 +56,24 @@ class Spending:
         return max(0, min(open_limits)) if open_limits else None
 
     def take(self, purpose: str) -> None:
-        """Count one call; raises BudgetError when none is left."""
+        """Count one call.
+
+        Raises:
+            BudgetError: none is left.
+            StorageFullError: there is a limit, and the count can't be kept.
+        """
         if self.left(purpose) == 0:
             raise BudgetError(f"the budget of teacher calls for {purpose!r} is spent ({self.calls} calls in all)")
+        limited = self.left(purpose) is not None
         self.spent(purpose).calls += 1
-        self._save()
+        try:
+            self._save()
+        except StorageFullError as error:
+            if limited:
+                # A budget that a restart would forget is no hard one.
+                self.spent(purpose).calls -= 1
+                raise
+            _log.warning("%s", error.message)
 
     def add_tokens(self, purpose: str, input_tokens: int, output_tokens: int) -> None:
         """Add what a call was billed."""
@@ -63,14 +81,16 @@ class Spending:
             entry = self.spent(purpose)
             entry.input_tokens += input_tokens
             entry.output_tokens += output_tokens
-            self._save()
+            with contextlib.suppress(StorageFullError):  # the answer is there and paid for
+                self._save()
 
     def _save(self) -> None:
         if self._path is None:
             return
         aside = self._path.with_suffix(".new")
-        aside.write_text(json.dumps({name: asdict(entry) for name, entry in self._spent.items()}), "utf-8")
-        os.replace(aside, self._path)
+        with storage_errors("the ledger of teacher calls"):
+            aside.write_text(json.dumps({name: asdict(entry) for name, entry in self._spent.items()}), "utf-8")
+            os.replace(aside, self._path)
 
 
 def _load(path: Path | None) -> dict[str, Spent]:

@@ -35,6 +35,9 @@ SETTINGS = [
     "SHAMMAH_GATEWAY_ROLE_TIMEOUT_SECONDS=120",
     "SHAMMAH_TRAINER_AUTO_TRAIN=false",
     "SHAMMAH_TRAINER_ALPHA=0.2",
+    "SHAMMAH_TRAINER_SFT_UPPER_LAYERS=10",
+    "SHAMMAH_TRAINER_SFT_LEARNING_RATE=3e-4",
+    "SHAMMAH_TRAINER_BASE_ROWS=10",
 ]
 CATEGORIES = ("command_intent", "ticket_routing")
 
@@ -47,10 +50,16 @@ async def ask(client: GatewayClient, query: str) -> gateway_pb2.AskResponse:
     return answer
 
 
-async def switch(client: GatewayClient, release: str) -> None:
-    """Make a release the champion."""
+async def roll_back(client: GatewayClient, release: str) -> None:
+    """Go back to an older release."""
     request = gateway_pb2.RollbackReleaseRequest(release=release)
     await client.call(client.stub.RollbackRelease, request, timeout=120)
+
+
+async def promote(client: GatewayClient, release: str) -> None:
+    """Make a newer release the champion again."""
+    request = gateway_pb2.PromoteReleaseRequest(release=release)
+    await client.call(client.stub.PromoteRelease, request, timeout=120)
 
 
 def count_faults(answers: list[gateway_pb2.AskResponse | BaseException], versions: dict[str, set[str]]) -> Counter[str]:
@@ -76,9 +85,9 @@ async def measure_swap(
     versions = {name: {info.router, info.generator, info.validator} for name, info in infos.items()}
     tasks = [asyncio.create_task(ask(client, queries[i % len(queries)])) for i in range(IN_FLIGHT)]
     await asyncio.sleep(0.5)
-    await switch(client, old)
+    await roll_back(client, old)
     late = [asyncio.create_task(ask(client, queries[i % len(queries)])) for i in range(IN_FLIGHT // 4)]
-    await switch(client, new)
+    await promote(client, new)
     answers = await asyncio.gather(*tasks, *late, return_exceptions=True)
     releases = Counter(answer.versions.release for answer in answers if not isinstance(answer, BaseException))
     return count_faults(answers, versions), releases
@@ -89,11 +98,11 @@ async def measure_rollback(client: GatewayClient, query: str, old: str, new: str
     seconds = []
     for _ in range(ROLLBACKS):
         begun = time.perf_counter()
-        await switch(client, old)
+        await roll_back(client, old)
         while (await ask(client, query)).versions.release != old:
             await asyncio.sleep(0.005)
         seconds.append(time.perf_counter() - begun)
-        await switch(client, new)
+        await promote(client, new)
         while (await ask(client, query)).versions.release != new:
             await asyncio.sleep(0.005)
     return seconds

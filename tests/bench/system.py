@@ -66,9 +66,9 @@ def write_results(name: str, command: str, figures: Sequence[Figure]) -> None:
 
 
 @contextmanager
-def running(settings: Sequence[str]) -> Iterator[Path]:
-    """Start every part in a fresh folder; yields the folder, stops and deletes it at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="shammah-bench-"))
+def running(settings: Sequence[str], *, kept: Path | None = None) -> Iterator[Path]:
+    """Start every part in a fresh folder, or in one that an earlier run kept; stop and delete it at the end."""
+    folder = kept or Path(tempfile.mkdtemp(prefix="shammah-bench-"))
     try:
         if local.start(folder, detach=True, settings=list(settings)):
             for log in sorted((folder / "run").glob("*.log")):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -172,6 +174,52 @@ async def test_a_pod_that_is_gone_means_the_teacher(world: World) -> None:
     await world.cluster.services["generator"][0].stop()
     answer = await call(world.stub.Ask(ask("capitals query number 1")))
     assert (answer.route, answer.reason) == (pb.ROUTE_TEACHER, "unavailable")
+
+
+LONELY_POD = """
+import asyncio, sys
+from pathlib import Path
+from shammah_chassis.directory_store import DirectoryStore
+from support.scripted_pods import Cluster, Script
+
+class Telling(Script):
+    def reply(self, query):
+        print("streaming", flush=True)
+        return super().reply(query)
+
+async def main(folder, nats_url, port):
+    cluster = Cluster(folder, DirectoryStore(folder / "store"), Telling(slow=600.0), nats_url, {})
+    await cluster.start_pod("generator", "lonely", port=port)
+    await asyncio.Event().wait()
+
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
+"""
+
+
+async def test_a_kill_9_of_the_generator_in_the_middle_of_a_stream_means_the_teacher(world: World) -> None:
+    (inside,) = world.cluster.services["generator"]
+    (pod,) = world.gateway.pods.of_role("generator")
+    await inside.stop()
+    await until(lambda: not pod.connected)
+    lonely = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LONELY_POD, str(world.cluster.folder), world.cluster.nats_url, str(inside.port)),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    try:
+        await until(lambda: pod.connected and pod.holds(world.first.id))
+        asking = asyncio.create_task(call(world.stub.Ask(ask("capitals query number 1", role_timeout_seconds=60.0))))
+        assert lonely.stdout is not None
+        assert await lonely.stdout.readline() == b"streaming\n"
+        lonely.kill()
+        answer = await asking
+        assert (answer.route, answer.reason, answer.text) == (pb.ROUTE_TEACHER, "unavailable", "answer 1")
+        (example,) = await read_log(world.bus, 1)
+        assert (example.response, example.student_attempt) == ("answer 1", "")
+    finally:
+        if lonely.returncode is None:
+            lonely.kill()
+        await lonely.wait()
 
 
 async def test_a_generator_that_is_late_means_the_teacher(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -52,6 +53,8 @@ class ScriptedRoles:
     compared: Compared = field(default_factory=lambda: Compared(0.9, 0.95, 0.99, True, 0.99, "v1"))
     errors: dict[str, ShammahError] = field(default_factory=dict)
     calls: list[tuple[str, Any]] = field(default_factory=list)
+    # A generator that never answers.
+    hangs: bool = False
 
     def _note(self, method: str, detail: Any) -> None:
         self.calls.append((method, detail))
@@ -66,6 +69,8 @@ class ScriptedRoles:
         self, release: str, messages: Sequence[Message], *, max_tokens: int, temperature: float, timeout: float
     ) -> Generated:
         self._note("generate", {"release": release, "max_tokens": max_tokens, "temperature": temperature})
+        if self.hangs:
+            await asyncio.Event().wait()
         return self.generated
 
     async def validate(

@@ -141,8 +141,8 @@ class Cluster:
             "drain_seconds": 2.0,
         }
 
-    async def start_pod(self, role: Role, name: str) -> Service:
-        settings = ServiceSettings(**self.settings(name))
+    async def start_pod(self, role: Role, name: str, *, port: int = 0) -> Service:
+        settings = ServiceSettings(**self.settings(name), port=port)
         script = self.script
 
         def load(folder: Path, manifest: Manifest, release: Release) -> str:

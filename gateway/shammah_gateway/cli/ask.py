@@ -5,6 +5,7 @@ Knows the Ask call and the feedback call, not how a route is chosen.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 
@@ -129,18 +130,32 @@ class Chat:
 
 
 def chat(connection: Connection, options: AskOptions) -> None:
-    """Talk until end of file or /quit; a named error is shown and the chat goes on."""
+    """Talk until end of file, Ctrl-C or /quit; a named error is shown and the chat goes on.
 
-    async def loop(client: GatewayClient) -> None:
+    The prompt waits outside the event loop, so Ctrl-C there leaves at once; while an answer is awaited it only gives
+    that answer up.
+    """
+    with asyncio.Runner() as runner:
+        client = runner.run(GatewayClient(connection).__aenter__())
         session = Chat(client=client, options=options)
         out.print("Type a query; /help lists the commands.")
-        while True:
-            try:
-                if not await session.handle(Prompt.ask("you")):
-                    return
-            except EOFError:
-                return
-            except ShammahError as error:
-                err.print(f"{error.code}: {error.message}", markup=False)
+        try:
+            while (line := _read_line()) is not None:
+                try:
+                    if not runner.run(session.handle(line)):
+                        return
+                except ShammahError as error:
+                    err.print(f"{error.code}: {error.message}", markup=False)
+                except KeyboardInterrupt:
+                    err.print("given up; /quit leaves")
+        finally:
+            runner.run(client.__aexit__(None, None, None))
 
-    run(connection, loop)
+
+def _read_line() -> str | None:
+    """Read a line at the prompt; None at the end of file or Ctrl-C."""
+    try:
+        return Prompt.ask("you")
+    except (EOFError, KeyboardInterrupt):
+        out.print()
+        return None

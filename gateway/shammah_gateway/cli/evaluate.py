@@ -1,8 +1,9 @@
 """`eval FILE...`: a workload through the cascade, with learning off, graded.
 
 Each row is asked once. The cascade answers as it would answer a user; the student is also run where the query is
-forwarded, so that its accuracy on all rows is known. Nothing is learned, audited or explored. Rows that no grader can
-judge offline are counted and left out of every accuracy. Latencies are those of this run, with `concurrency` queries
+forwarded, so that its accuracy on all rows is known. Nothing is learned, audited or explored. A row that the teacher
+does not answer counts as failed, and the student is asked for its attempt by itself. Rows that no grader can judge
+offline are counted and left out of every accuracy. Latencies are those of this run, with `concurrency` queries
 in flight; they are the only fields that differ between two runs on the same release and files.
 """
 
@@ -23,6 +24,13 @@ from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import out, percent
 
 PATIENCE_SECONDS = 600.0
+# Errors of a query that was forwarded: the student's own attempt can still be had.
+_UNANSWERED = frozenset(
+    (
+        *("teacher_unavailable", "teacher_auth", "teacher_timeout", "teacher_refused", "teacher_truncated"),
+        *("budget_exhausted", "storage_full", "unavailable"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +48,11 @@ class Asked:
 
 
 async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_tokens: int) -> Asked:
-    """Ask one row and grade what came back; a named error of the gateway becomes a row without an answer."""
+    """Ask one row and grade what came back.
+
+    A named error of the gateway becomes a row without an answer: not local, not good. Where only the teacher failed,
+    the student's attempt is asked for once more without it.
+    """
     request = gateway_pb2.AskRequest(
         messages=[types_pb2.Message(role=m.role, content=m.content) for m in row.example.query],
         no_learn=True,
@@ -54,13 +66,12 @@ async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_
         answer = await client.call(client.stub.Ask, request, timeout=2 * PATIENCE_SECONDS)
     except ShammahError as error:
         seconds = time.perf_counter() - begun
-        return Asked(row, False, False, None, error.code, "", seconds, error=error.message)
+        student, served_by = None, ""
+        if error.code in _UNANSWERED:
+            student, served_by = await _ask_student(client, row, request)
+        return Asked(row, False, False, student, error.code, served_by, seconds, error=error.message)
     seconds = time.perf_counter() - begun
-    student = None
-    if answer.HasField("attempt"):
-        complete = answer.attempt.finish == "stop"
-        verdict = await asyncio.to_thread(grade, answer.attempt.text, row.example)
-        student = None if verdict.good is None else verdict.good and complete
+    student = await _grade_attempt(answer, row)
     whole = (await asyncio.to_thread(grade, answer.text, row.example)).good
     return Asked(
         row=row,
@@ -71,6 +82,28 @@ async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_
         release=answer.versions.release,
         seconds=seconds,
     )
+
+
+async def _ask_student(
+    client: GatewayClient, row: WorkloadRow, request: gateway_pb2.AskRequest
+) -> tuple[bool | None, str]:
+    """Have the student alone answer a row; returns whether it is good and by which release, (None, "") if it can't."""
+    alone = gateway_pb2.AskRequest()
+    alone.CopyFrom(request)
+    alone.local_only = alone.allow_degraded = True
+    try:
+        answer = await client.call(client.stub.Ask, alone, timeout=2 * PATIENCE_SECONDS)
+    except ShammahError:
+        return None, ""
+    return await _grade_attempt(answer, row), answer.versions.release
+
+
+async def _grade_attempt(answer: gateway_pb2.AskResponse, row: WorkloadRow) -> bool | None:
+    """Grade the student's attempt; a cut one is not good, None is for no attempt or one that can't be graded."""
+    if not answer.HasField("attempt"):
+        return None
+    verdict = await asyncio.to_thread(grade, answer.attempt.text, row.example)
+    return None if verdict.good is None else verdict.good and answer.attempt.finish == "stop"
 
 
 async def ask_all(

@@ -213,9 +213,11 @@ class TrainerEngine:
         while not self._ready:
             try:
                 await self._start_once()
-            except ShammahError as error:
-                self._say(f"waiting: {error.message}")
-                _LOG.warning("start: %s", error.message)
+            except (ShammahError, OSError) as error:
+                # A full disk too: the start goes on once there is room, and says until then what it waits for.
+                _LOG.warning("start: %s", error)
+                with contextlib.suppress(OSError):
+                    self._say(f"waiting: {error}")
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _start_once(self) -> None:

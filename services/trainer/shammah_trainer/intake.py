@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 
 from shammah_chassis.bus import Bus, LogMessage
 from shammah_chassis.consumer import ExampleConsumer
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import ShammahError, UnavailableError
 
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger
@@ -81,4 +81,15 @@ class Intake:
         report = await loop.run_in_executor(self._executor, self._ingest.take_message, message.sequence, message.data)
         if report.poison:
             _LOG.warning("message %d is unreadable: %s", message.sequence, report.poison)
-            await self._bus.dead_letter(message.data, report.poison, message.sequence)
+            await self._bury(message, report.poison)
+
+    async def _bury(self, message: LogMessage, reason: str) -> None:
+        """Send a message to the dead letters; the position has moved on, so nobody would do it later."""
+        while True:
+            try:
+                await self._bus.dead_letter(message.data, reason, message.sequence)
+            except UnavailableError as error:
+                _LOG.warning("dead letter %d waits: %s", message.sequence, error.message)
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return

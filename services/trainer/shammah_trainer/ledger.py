@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shammah_chassis.errors import ArtifactError, StorageFullError
+from shammah_chassis.errors import ArtifactError, ShammahError, StorageFullError, UnavailableError
 from shammah_chassis.examples import Example
 
 _SCHEMA = """
@@ -79,7 +79,11 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, and durable at the end. Raises StorageFullError when the disk is full."""
+        """All or nothing, and durable at the end.
+
+        Raises:
+            StorageFullError: the disk is full. UnavailableError: it can't be written for another reason.
+        """
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -88,14 +92,17 @@ class Ledger:
             except BaseException as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-                    raise StorageFullError(f"the ledger can't be written: {error}") from error
+                if isinstance(error, sqlite3.OperationalError):
+                    raise _name_error(error) from error
                 raise
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> None:
-        """Run one statement (inside `transaction` for more than one)."""
+        """Run one statement (inside `transaction` for more than one); raises as `transaction`."""
         with self._lock:
-            self._db.execute(sql, values)
+            try:
+                self._db.execute(sql, values)
+            except sqlite3.OperationalError as error:
+                raise _name_error(error) from error
 
     def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return all rows of one query."""
@@ -145,6 +152,11 @@ class Ledger:
             if part == "train":
                 entry["new_train"] = new
         return counts
+
+
+def _name_error(error: sqlite3.OperationalError) -> ShammahError:
+    kind = StorageFullError if "full" in str(error) else UnavailableError
+    return kind(f"the ledger can't be written: {error}")
 
 
 def _read_row(row: tuple[Any, ...]) -> LedgerRow:

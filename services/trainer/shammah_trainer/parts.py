@@ -76,8 +76,8 @@ def place(example: Example, *, cluster: str, known: ClusterState | None, counts:
     """
     if example.part_hint == "exam":
         return _place_given(known) if example.grader not in _UNGRADED else "ungraded_exam"
-    if not example.response:
-        # A bad rating without a corrected answer: the judge may learn from it, nobody else.
+    if not example.response or _is_rated_attempt(example):
+        # A bad rating without a corrected answer, or a liked text of the student's own: for the judge, nobody else.
         return "near_exam" if known and known.part in ("exam", "dev") else Placement("judge")
     if known is not None and known.part != "judge":
         return _join(example, known)
@@ -95,6 +95,11 @@ def evidence_due(rows: int) -> float:
     """Return how many exam (or dev) rows a category of `rows` evidence rows gets: a third, then a tenth, to 1,000."""
     small = min(rows, SMALL_CATEGORY)
     return min(MOST_ROWS, small * SMALL_SHARE + (rows - small) * SHARE)
+
+
+def _is_rated_attempt(example: Example) -> bool:
+    own = example.response == example.student_attempt and not example.provenance.teacher
+    return example.provenance.origin == "feedback" and own
 
 
 def _place_given(known: ClusterState | None) -> Placement | Refusal:

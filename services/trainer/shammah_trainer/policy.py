@@ -13,7 +13,9 @@ from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import ORIGINS, Example
 from shammah_chassis.manifest import ROLES
 
-GOOD_WEIGHT, BETTER_WEIGHT, CORRECTION_WEIGHT = 1.0, 3.0, 10.0
+GOOD_WEIGHT, BAD_WEIGHT, CORRECTION_WEIGHT = 1.0, 3.0, 10.0
+# The gateway's feedback desk has weighed (and capped) what comes from there.
+WEIGHED_SOURCE = "feedback"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,13 @@ def summarise_provenance(examples: Sequence[Example], policy: TrainingPolicy) ->
 
 
 def weigh(example: Example) -> Example:
-    """Give feedback its default weight where the sender left it at 1: 10 for a correction, 3 for a good rating."""
-    if example.weight != GOOD_WEIGHT:
+    """Give feedback its default weight where the sender left it at 1: 10 for a correction, 3 for a bad rating."""
+    if example.weight != GOOD_WEIGHT or example.provenance.source == WEIGHED_SOURCE:
         return example
     if example.provenance.origin == "user_correction":
         return replace(example, weight=CORRECTION_WEIGHT)
-    if example.provenance.origin == "feedback" and example.rating == 1:
-        return replace(example, weight=BETTER_WEIGHT)
+    if example.provenance.origin == "feedback" and example.rating == -1:
+        return replace(example, weight=BAD_WEIGHT)
     return example
 
 

@@ -108,8 +108,10 @@ class Runner:
         if self._closing:
             raise StoppedError("the trainer shuts down; the examples stay queued")
         fence = await self._parts.lease.acquire()
-        self._stop.clear()
         try:
+            if self._closing:  # the stop came while the lease was taken: clearing its mark would lose it
+                raise StoppedError("the trainer shuts down; the examples stay queued")
+            self._stop.clear()
             await self.recover()
             champion, plan = await self.plan(round_id)
             await publish_checkpoint(
@@ -217,7 +219,10 @@ class Runner:
         published = False
         with contextlib.suppress(ShammahError):
             published = await has_release(self._parts.store, round_id)
-        if not published:
+        if published:
+            return
+        # A disk that is still full must not hide what ended the round; the next start closes it.
+        with contextlib.suppress(ShammahError):
             close_round(self._parts.ledger, round_id, state="failed", error=f"{type(error).__name__}: {error}")
 
     async def _in_worker(self, work: Callable[[], T]) -> T:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
-from shammah_chassis.errors import InvalidInputError, UnavailableError
+from shammah.v1 import gateway_pb2, types_pb2
+from shammah_chassis.errors import InvalidInputError, TeacherError, UnavailableError
 from shammah_chassis.workload import WorkloadRow, read_workload
-from shammah_gateway.cli.evaluate import Asked, percentile, report
+from shammah_gateway.cli.client import GatewayClient
+from shammah_gateway.cli.evaluate import Asked, ask_row, percentile, report
 from shammah_gateway.cli.manage import read_arguments
 from shammah_gateway.cli.paths import find_connection
 
@@ -68,6 +72,27 @@ def test_only_times_differ_between_two_equal_runs(tmp_path: Path) -> None:
     second = report([outcome(row, local=True, whole=True, student=True, seconds=0.7) for row in rows], ["f"])
     assert first.pop("times") != second.pop("times")
     assert json.dumps(first) == json.dumps(second)
+
+
+class NoTeacher:
+    """A gateway whose teacher has no answer: only the student alone answers."""
+
+    stub = SimpleNamespace(Ask="Ask")
+
+    async def call(
+        self, method: str, request: gateway_pb2.AskRequest, *, timeout: float | None = None
+    ) -> gateway_pb2.AskResponse:
+        if not (request.local_only and request.allow_degraded and request.want_attempt and request.no_learn):
+            raise TeacherError("no recorded answer")
+        attempt = gateway_pb2.Attempt(text="blue", finish="stop")
+        return gateway_pb2.AskResponse(text="blue", attempt=attempt, versions=types_pb2.Versions(release="R"))
+
+
+async def test_a_row_that_the_teacher_does_not_answer_still_has_the_students_attempt(tmp_path: Path) -> None:
+    (row,) = make_rows(tmp_path, 1)
+    asked = await ask_row(cast("GatewayClient", NoTeacher()), row, release="", max_tokens=0)
+    assert (asked.local, asked.whole_good, asked.student_good) == (False, False, True)
+    assert (asked.reason, asked.release, asked.error) == ("teacher_unavailable", "R", "no recorded answer")
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from shammah_chassis.errors import StorageFullError, TeacherTimeoutError
+from shammah_gateway import learning
 from support.gateway import Bench, PlainTeacher, ask
 
 
@@ -73,6 +75,25 @@ async def test_exploration_lets_the_student_try_a_forwarded_query_and_grades_it(
     (example,) = bench.sink.examples
     assert (example.provenance.origin, example.student_attempt) == ("explore", "Paris")
     assert (bench.monitor.explorations["poems"].graded, bench.monitor.explorations["poems"].bad) == (1, 0)
+
+
+async def test_a_teachers_answer_is_kept_although_too_much_runs_to_explore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "MAX_BACKGROUND", 0)
+    bench = Bench(explore_rate=1.0)
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    await bench.cascade.ask(ask())
+    (example,) = bench.sink.examples
+    assert (example.provenance.origin, example.response, bench.monitor.dropped) == ("teacher", "Paris", 1)
+
+
+async def test_a_teachers_answer_is_kept_when_the_stop_cuts_an_exploration_short() -> None:
+    bench = Bench(explore_rate=1.0)
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    bench.roles.hangs = True
+    await bench.cascade.ask(ask())
+    await bench.learner.wait_idle(0.05)
+    (example,) = bench.sink.examples
+    assert (example.provenance.origin, example.response, example.student_attempt) == ("teacher", "Paris", "")
 
 
 async def test_a_query_that_must_not_be_learned_leaves_nothing() -> None:

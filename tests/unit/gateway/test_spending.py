@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shammah_chassis.errors import BudgetError
+from shammah_chassis.errors import BudgetError, StorageFullError
 from shammah_gateway.spending import Spending
 
 
@@ -37,3 +37,13 @@ def test_tokens_are_kept_by_purpose(tmp_path: Path) -> None:
     path = tmp_path / "calls.json"
     Spending(path, total=None).add_tokens("teach", 100, 20)
     assert Spending(path, total=None).spent("teach").output_tokens == 20
+
+
+def test_on_a_full_disk_only_a_call_under_a_limit_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "calls.new").symlink_to("/dev/full")
+    spending = Spending(tmp_path / "calls.json", total=None, limits={"audit": 5})
+    spending.take("answer")
+    spending.add_tokens("answer", 100, 20)
+    with pytest.raises(StorageFullError):
+        spending.take("audit")
+    assert (spending.calls, spending.left("audit")) == (1, 5)

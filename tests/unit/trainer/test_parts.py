@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from shammah_chassis.examples import Provenance
 from shammah_trainer.parts import (
     MOST_ROWS,
     CategoryCounts,
@@ -104,3 +105,10 @@ def test_a_bad_rating_without_an_answer_goes_to_the_judge_only() -> None:
     bad = make_example("q", "", origin="feedback", rating=-1, grader="")
     assert put(bad) == Placement("judge")
     assert put(bad, ClusterState("exam", given=False, same=True)) == "near_exam"
+
+
+def test_a_liked_text_of_the_students_own_goes_to_the_judge_only() -> None:
+    own = make_example("q", "yes", origin="feedback", grader="", rating=1, student_attempt="yes")
+    assert put(own) == Placement("judge")
+    told = Provenance(origin="feedback", teacher="claude")
+    assert put(make_example("q", "yes", provenance=told, grader="", rating=1)) == Placement("train")

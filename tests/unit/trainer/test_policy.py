@@ -51,9 +51,12 @@ def test_one_users_rows_weigh_no_more_than_their_share() -> None:
 
 def test_feedback_gets_its_default_weights() -> None:
     assert weigh(make_example("q", "a", origin="user_correction")).weight == 10
-    assert weigh(make_example("q", "a", origin="feedback", rating=1)).weight == 3
+    assert weigh(make_example("q", "", origin="feedback", rating=-1)).weight == 3
+    assert weigh(make_example("q", "a", origin="feedback", rating=1)).weight == 1
     assert weigh(make_example("q", "a", origin="user_correction", weight=2.0)).weight == 2
     assert weigh(make_example("q", "a")).weight == 1
+    capped = Provenance(origin="user_correction", source="feedback")
+    assert weigh(make_example("q", "a", provenance=capped)).weight == 1
 
 
 def test_the_summary_counts_by_origin_and_licence_and_holds_the_policy() -> None:
