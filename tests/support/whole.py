@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from shammah.v1 import gateway_pb2
+from shammah.v1 import gateway_pb2, trainer_pb2, trainer_pb2_grpc, types_pb2
+from shammah_chassis.channels import channel
 from shammah_chassis.errors import ShammahError
 from shammah_gateway.cli.client import GatewayClient, run
 from shammah_gateway.cli.paths import Connection, find_connection
@@ -109,14 +111,18 @@ class Whole:
         """Return the release that serves."""
         return self.status().champion
 
-    def stage(self, job: str) -> str:
-        """Return what a job is doing now."""
+    def stage(self) -> str:
+        """Return what the trainer's round is doing now, straight from the trainer; "" when none runs."""
 
-        async def fetch(client: GatewayClient) -> str:
-            request = gateway_pb2.GatewayServiceTrainRequest(job=job)
-            return str((await client.call(client.stub.Train, request, timeout=20)).job.stage)
+        async def fetch() -> str:
+            ports = json.loads((self.folder / "run/trainer.ready.json").read_text("utf-8"))
+            token = (self.folder / "internal.token").read_text("utf-8").strip()
+            async with channel(f"127.0.0.1:{ports['port']}", token) as opened:
+                stub = trainer_pb2_grpc.TrainerServiceStub(opened)
+                job = (await stub.Status(trainer_pb2.StatusRequest(), timeout=10)).last_round
+                return job.stage if job.state == types_pb2.JOB_STATE_RUNNING else ""
 
-        return run(self.connection, fetch)
+        return asyncio.run(fetch())
 
     def pid(self, part: str) -> int:
         """Return the process id of a part now."""

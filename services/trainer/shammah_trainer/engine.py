@@ -46,6 +46,7 @@ T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
+_SETTLE_SECONDS = 20.0
 _CANDIDATE_SECONDS = 120.0
 MOST_SAMPLES = 1000
 
@@ -134,6 +135,8 @@ class TrainerEngine:
         job = TrainJob(new_ulid())
         self._jobs.add(job)
         try:
+            # Who sends examples and asks for a round at once means these examples.
+            await self._need(self._intake).settle(_SETTLE_SECONDS)
             await runner.plan(job.id)
         except ShammahError as error:
             job.fail(error.code, error.message)

@@ -7,6 +7,7 @@ says more than the releases do. It does not decode examples (`ingest`) nor start
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -23,6 +24,7 @@ _LOG = logging.getLogger(__name__)
 _FETCH = 64
 _FETCH_SECONDS = 1.0
 _PAUSE_SECONDS = 1.0
+_LOOK_SECONDS = 0.05
 _ACK_WAIT_SECONDS = 600.0
 
 
@@ -55,6 +57,18 @@ class Intake:
             except ShammahError as error:
                 _LOG.warning("intake: %s", error.message)
                 await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until the ledger has what the log holds now, at most `seconds`; what comes later is the next round's.
+
+        Raises:
+            UnavailableError: the bus is away.
+        """
+        newest = await self._bus.last_sequence()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._ledger.read_meta("sequence") < newest:  # noqa: ASYNC110 - a file sends no event
+                    await asyncio.sleep(_LOOK_SECONDS)
 
     async def acknowledge(self) -> None:
         """Acknowledge through the last position that a published round covers."""
