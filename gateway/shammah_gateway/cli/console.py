@@ -53,3 +53,8 @@ def as_dict(message: Message) -> dict[str, object]:
 def percent(value: float) -> str:
     """Return a share as a percentage without decimals, e.g. `93 %`."""
     return f"{100 * value:.0f} %"
+
+
+def missing(rows: int) -> str:
+    """Say how many exam rows are missing; -1 means that more rows alone would not help."""
+    return "more rows alone would not help" if rows < 0 else f"{rows} rows missing"

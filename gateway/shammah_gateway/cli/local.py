@@ -16,7 +16,7 @@ from shammah.v1 import gateway_pb2
 from shammah_chassis.errors import ShammahError, UnavailableError
 
 from shammah_gateway.cli.client import GatewayClient, run
-from shammah_gateway.cli.console import as_dict, err, out
+from shammah_gateway.cli.console import as_dict, err, missing, out
 from shammah_gateway.cli.paths import find_connection
 
 
@@ -78,7 +78,7 @@ def print_status(status: gateway_pb2.GetStatusResponse) -> None:
         parts.add_row(part.name, "yes" if part.ready else "no", part.detail)
     out.print(parts)
     if status.categories:
-        categories = Table("category", "certified", "threshold", "exam rows", "accepted", "errors", "rows missing")
+        categories = Table("category", "certified", "threshold", "exam rows", "accepted", "errors", "evidence")
         for row in status.categories:
             categories.add_row(
                 row.category,
@@ -87,7 +87,7 @@ def print_status(status: gateway_pb2.GetStatusResponse) -> None:
                 str(row.exam_rows),
                 str(row.accepted),
                 str(row.errors),
-                str(row.rows_missing),
+                "-" if row.certified else missing(row.rows_missing),
             )
         out.print(categories)
     for warning in status.warnings:

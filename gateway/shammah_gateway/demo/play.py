@@ -23,7 +23,7 @@ from shammah_chassis.workload import WorkloadRow, read_workload
 
 from shammah_gateway.cli import local
 from shammah_gateway.cli.client import GatewayClient
-from shammah_gateway.cli.console import err, out, percent
+from shammah_gateway.cli.console import err, missing, out, percent
 from shammah_gateway.cli.evaluate import Asked, ask_all
 from shammah_gateway.cli.learn import learn
 from shammah_gateway.cli.manage import call_tool, list_releases
@@ -119,7 +119,7 @@ async def run_round(client: GatewayClient, story: Story, clock: Clock) -> dict[s
         story.served_in_swap += story.traffic.served_between(made, swapped + 2)
     clock.say(f"verdict: {result['verdict']}, release {result['release'] or '-'}; {'; '.join(result['reasons'])}")
     for row in result["exam"]:
-        state = "certified" if row["certified"] else f"not certified, {row['rows_missing']} rows missing"
+        state = "certified" if row["certified"] else f"not certified, {missing(row['rows_missing'])}"
         clock.say(
             f"  exam {row['category']}: accuracy {percent(row['before'])} -> {percent(row['after'])} "
             f"on {row['rows']} rows, {state}, local share {percent(row['local_share_after'])}"
