@@ -116,7 +116,8 @@ def with_certificates(first: Sequence[Figure], after: dict[str, Any], result: di
             row = after["family"][name]
             found.append(replace(figure, id=f"first_exam.{figure.id}"))
             found.append({"after": accuracy_of, "local_share": share_of, "local_error": error_of}[kind](row, name))
-    note = f"second round, {result['examples_trained']} train rows (late ones and replay), {EXAM_ROWS} further exam rows a family"
+    trained = f"{result['examples_trained']} train rows (late ones and replay)"
+    note = f"second round, {trained}, {EXAM_ROWS} further exam rows a family"
     return [*found, Figure("certify_seconds", result["duration_seconds"], "s", note)]
 
 
