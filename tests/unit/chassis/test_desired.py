@@ -77,6 +77,7 @@ async def test_the_watch_ends_with_the_pod_even_when_a_cancellation_is_swallowed
     keys.values.put_nowait(None)
     async with asyncio.timeout(5):
         await task
+    assert task.done() and not task.cancelled()
 
 
 def test_a_memory_that_is_missing_or_broken_is_no_wish(tmp_path: Path) -> None:

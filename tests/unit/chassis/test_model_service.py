@@ -93,3 +93,5 @@ async def test_a_watch_tells_now_and_at_each_change_and_ends_when_the_pod_stops(
         async with asyncio.timeout(4):
             await running.service.stop()
             await watcher
+    assert seen[0] == []
+    assert seen[-1] == [models_pb2.HOLD_STATE_READY]

@@ -26,7 +26,7 @@ from shammah_trainer.encoders.base import (
 )
 from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
 from shammah_trainer.encoders.negatives import Pair, make_pairs
-from shammah_trainer.encoders.networks import STATISTICS, Embedder
+from shammah_trainer.encoders.networks import STATISTICS, Embedder, ValidatorNetwork
 from shammah_trainer.encoders.quality import fit_quality_heads, gather_features, quality_loss
 from shammah_trainer.encoders.results import (
     GradedRow,
@@ -83,10 +83,7 @@ def train_validator(
 
     save_version(out, network.state_dict(), config=parent.config, labels=labels, tokenizer=tokenizer_path)
     pairs = tuple((pair.query, pair.response) for pair in (*held_pairs, *train_pairs))
-    sample = sample_pairs((*SAMPLE_PAIRS, *pairs)[:PARITY_ROWS], max_tokens=max_tokens)
-    difference = finish_graph(network, VALIDATOR_GRAPH, parent=parent_folder, folder=out, sample=sample)
-    embedded = Sample([response for _, response in SAMPLE_PAIRS], max_tokens, {})
-    finish_graph(Embedder(network.body), EMBEDDER_GRAPH, parent=parent_folder, folder=out, sample=embedded)
+    difference = _finish_graphs(network, pairs, parent_folder=parent_folder, out=out, max_tokens=max_tokens)
     metrics = {
         "pairs": len(train_pairs),
         "pairs_trained": trained,
@@ -108,6 +105,17 @@ def train_validator(
         asdict(hyper) | {"seed": seed},
         metrics,
     )
+
+
+def _finish_graphs(
+    network: ValidatorNetwork, pairs: Sequence[tuple[str, str]], *, parent_folder: Path, out: Path, max_tokens: int
+) -> float:
+    """Write the validator's graph and the embedder's; return the largest difference of the first from its network."""
+    sample = sample_pairs((*SAMPLE_PAIRS, *pairs)[:PARITY_ROWS], max_tokens=max_tokens)
+    difference = finish_graph(network, VALIDATOR_GRAPH, parent=parent_folder, folder=out, sample=sample)
+    embedded = Sample([response for _, response in SAMPLE_PAIRS], max_tokens, {})
+    finish_graph(Embedder(network.body), EMBEDDER_GRAPH, parent=parent_folder, folder=out, sample=embedded)
+    return difference
 
 
 def _check(texts: Sequence[TextRow], graded: Sequence[GradedRow], hyper: ValidatorHyper, *, tuned_layers: int) -> None:
