@@ -79,11 +79,16 @@ def read_ports(folder: Path, pid: int) -> int | None:
         port = int(json.loads(text)["nats"][0].rpartition(":")[2])
     except (OSError, ValueError, KeyError, IndexError):
         return None
+    return port if _says_info(port) else None
+
+
+def _says_info(port: int) -> bool:
+    """Say whether a NATS server greets us on a loopback port."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1.0) as probe:
-            return port if probe.recv(4) == b"INFO" else None
+            return probe.recv(4, socket.MSG_WAITALL) == b"INFO"
     except OSError:
-        return None
+        return False
 
 
 class NatsServer:
@@ -118,7 +123,8 @@ class NatsServer:
         process = start_child(server_command(config), log=log)
         end = time.monotonic() + timeout
         while time.monotonic() < end and process.poll() is None:
-            found = read_ports(folder, process.pid)
+            # A fixed port needs no ports file: the process lives only if the port is its own.
+            found = read_ports(folder, process.pid) or (port if port and _says_info(port) else None)
             if found:
                 return cls(process, folder=folder, port=found, token=token)
             time.sleep(_POLL_SECONDS)
