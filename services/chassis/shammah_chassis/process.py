@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from shammah_chassis.errors import ShammahError
 from shammah_chassis.logs import configure_logging
@@ -18,14 +18,20 @@ from shammah_chassis.settings import ServiceSettings
 S = TypeVar("S", bound=ServiceSettings)
 
 
-def run_process(kind: type[S], *, name: str, build: Callable[[S], Awaitable[ServiceParts]]) -> None:
-    """Run a service by the settings in the environment until SIGTERM or SIGINT.
+def run_process(
+    kind: type[S],
+    *,
+    name: str,
+    build: Callable[[S], Awaitable[ServiceParts]],
+    run: Callable[[Coroutine[Any, Any, None]], None] = asyncio.run,
+) -> None:
+    """Run a service by the settings in the environment until SIGTERM or SIGINT; `run` brings the event loop.
 
     Exits with status 1 and one line on standard error when it can't start.
     """
     try:
         settings = kind.load()
         configure_logging(name, settings.log_level)
-        asyncio.run(run_service(settings, name=name, build=lambda: build(settings)))
+        run(run_service(settings, name=name, build=lambda: build(settings)))
     except ShammahError as error:
         sys.exit(f"{name}: {error.message}")

@@ -17,12 +17,22 @@ Verdict = Literal["base", "promote", "held", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
+class Rung:
+    """A stricter promise of a category: served at `threshold` or above, at most `alpha` of the answers are bad."""
+
+    alpha: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
 class CategoryPolicy:
     """What a release may do in one category.
 
     `threshold` is the least validator quality that is served locally; None means always forward.
     `rows`, `accepted` and `errors` are the exam evidence; `rows_missing` is how many more accepted exam rows would be
-    needed. `accuracy` is the student's on all exam rows of the category. `max_new_tokens` bounds a response.
+    needed. `accuracy` is the student's on all exam rows of the category. `max_new_tokens` bounds a response. `ladder`
+    has the stricter promises that the exam proves too, by falling alpha (the threshold never falls); none where
+    `threshold` is None.
     """
 
     threshold: float | None
@@ -34,6 +44,7 @@ class CategoryPolicy:
     local_share: float = 0.0
     max_new_tokens: int = 64
     reason: str = ""
+    ladder: tuple[Rung, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +79,19 @@ class Release:
         """Return the version id of a role ("router", "generator" or "validator")."""
         return {"router": self.router, "generator": self.generator, "validator": self.validator}[role]
 
+    def threshold_of(self, category: str, alpha: float = 0.0) -> float | None:
+        """Return the least quality that is served in a category so that at most `alpha` of the answers are bad.
+
+        `alpha` 0 means that of the release. None: always forward, as nothing that strict is certified (a release made
+        without ladders certifies its own alpha only). Each alpha holds on its own: P(a category breaks it) <= delta.
+        """
+        policy = self.categories.get(category)
+        if policy is None:
+            return None
+        if alpha == 0.0 or alpha >= self.alpha:
+            return policy.threshold
+        return next((rung.threshold for rung in policy.ladder if rung.alpha <= alpha), None)
+
     def to_json(self) -> str:
         """Return the text of `releases/<id>.json`."""
         return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
@@ -87,7 +111,7 @@ def parse_release(text: str) -> Release:
             )
         if not is_ulid(raw["id"]):
             raise ValueError(f"id {raw['id']!r} is not a ULID")
-        categories = {name: CategoryPolicy(**entry) for name, entry in raw["categories"].items()}
+        categories = {name: _parse_policy(entry) for name, entry in raw["categories"].items()}
         return Release(
             **{
                 **raw,
@@ -98,6 +122,11 @@ def parse_release(text: str) -> Release:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"release can't be read: {error}") from error
+
+
+def _parse_policy(entry: dict[str, Any]) -> CategoryPolicy:
+    ladder = tuple(Rung(**rung) for rung in entry.get("ladder", ()))
+    return CategoryPolicy(**{**entry, "ladder": tuple(sorted(ladder, key=lambda rung: -rung.alpha))})
 
 
 @dataclass(frozen=True, slots=True)

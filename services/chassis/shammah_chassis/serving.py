@@ -11,8 +11,8 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from grpc import aio
@@ -51,6 +51,7 @@ class ServiceParts:
     `servicers`: pairs of the generated `add_XServicer_to_server` and the servicer. `service_names`: full gRPC names
     for health and reflection. `ready`: are calls welcome. `before_stop`: steps that end endless streams, run before
     the grace begins. `close`: steps after the last call, in order (engines first, the bus last). `readings`: metrics.
+    `ports`: further ports that the service listens on, by name, for the ready file.
     """
 
     servicers: Sequence[tuple[Add, Any]]
@@ -59,6 +60,7 @@ class ServiceParts:
     close: Sequence[AsyncStep] = ()
     before_stop: Sequence[AsyncStep] = ()
     readings: Sequence[Reading] = ()
+    ports: Mapping[str, int] = field(default_factory=dict)
 
 
 Build = Callable[[], Awaitable[ServiceParts]]
@@ -153,7 +155,9 @@ class Service:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.{os.getpid()}")
-        aside.write_text(json.dumps({"port": self.port, "admin_port": self.admin_port, "pid": os.getpid()}), "utf-8")
+        extra = dict(self._parts.ports) if self._parts else {}
+        told = {"port": self.port, "admin_port": self.admin_port, **extra, "pid": os.getpid()}
+        aside.write_text(json.dumps(told), "utf-8")
         aside.replace(path)
 
 

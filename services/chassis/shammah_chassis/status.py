@@ -57,7 +57,8 @@ def trailers_of(error: ShammahError) -> tuple[tuple[str, str], ...]:
 def to_error(failure: grpc.aio.AioRpcError) -> ShammahError:
     """Return the named error that a failed call stands for, with its message and its retry hint."""
     trailers = dict(tuple(failure.trailing_metadata() or ()))
-    known = {kind.code: kind for kind in _all_errors()}
+    # A class without a code of its own is its base with more detail, which the wire does not carry.
+    known = {kind.code: kind for kind in _all_errors() if "code" in vars(kind)}
     kind = known.get(str(trailers.get(CODE_KEY, "")), _BY_STATUS.get(failure.code(), ShammahError))
     hint = str(trailers.get(RETRY_KEY, ""))
     seconds = int(hint) / 1000 if hint.isdecimal() else None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from shammah_chassis.encoder import EncoderSession
+from shammah_chassis.encoder import EncoderSession, precision_of
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_chassis.manifest import Manifest
 
@@ -42,15 +42,21 @@ class RouterEngine:
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 1) -> None:
         """Load a verified version folder and route one probe query.
 
+        It is served in the precision that its thresholds were calibrated for, which the manifest's config names.
+
         Raises:
-            ArtifactError: another role, an unreadable graph, or fewer slots than the manifest has labels.
+            ArtifactError: another role, an unreadable graph, an unknown precision, or fewer slots than the manifest has
+                labels.
         """
         if manifest.role != "router":
             raise ArtifactError(f"version {manifest.version} was made for role {manifest.role}, wanted router")
         self._labels = manifest.labels
         self._floor = float(manifest.config.get("category_floor", DEFAULT_CATEGORY_FLOOR))
         self._session = EncoderSession(
-            folder, threads=threads, max_tokens=int(manifest.config.get("max_tokens", DEFAULT_MAX_TOKENS))
+            folder,
+            threads=threads,
+            max_tokens=int(manifest.config.get("max_tokens", DEFAULT_MAX_TOKENS)),
+            precision=precision_of(manifest.config),
         )
         self.resident_bytes = self._session.resident_bytes
         slots = self._session.run([_PROBE]).outputs["category_probability"].shape[1]

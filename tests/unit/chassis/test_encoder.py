@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shammah_chassis.encoder import EncoderSession, TextTokenizer, pad_rows, plan_batches
+from shammah_chassis.encoder import EncoderSession, Precision, TextTokenizer, pad_rows, plan_batches, precision_of
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from support.encoders import base_router
 
 
-@pytest.fixture(scope="module")
-def session() -> EncoderSession:
-    return EncoderSession(base_router()[0], threads=1, max_tokens=16)
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def session(request: pytest.FixtureRequest) -> EncoderSession:
+    return EncoderSession(base_router()[0], threads=1, max_tokens=16, precision=request.param)
 
 
 def test_batches_hold_every_row_once_and_keep_both_limits() -> None:
@@ -55,13 +55,26 @@ def test_extra_inputs_with_another_number_of_rows_are_refused(session: EncoderSe
         session.run(["a"], {"category": np.zeros((3, 2), dtype=np.float32)})
 
 
+def test_the_tokens_of_a_text_are_the_same_alone_and_among_others() -> None:
+    tokenizer = TextTokenizer(base_router()[0] / "tokenizer.json", max_tokens=8)
+    texts = ["a fox", ("a fox", "a dog"), "the lazy dog " * 9]
+    assert [tokenizer.encode([text])[0] for text in texts] == tokenizer.encode(texts)
+
+
+def test_a_version_is_served_in_the_precision_that_it_names() -> None:
+    assert (precision_of({}), precision_of({"precision": "int8"})) == ("fp32", "int8")
+    with pytest.raises(ArtifactError, match="int4"):
+        precision_of({"precision": "int4"})
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", ["graph.onnx", "tokenizer.json", "model.safetensors"])
-def test_a_missing_or_broken_file_is_a_bad_artifact(name: str, tmp_path: Path) -> None:
+def test_a_missing_or_broken_file_is_a_bad_artifact(name: str, precision: Precision, tmp_path: Path) -> None:
     folder = tmp_path / "version"
     shutil.copytree(base_router()[0], folder)
     (folder / name).write_bytes(b"\x08broken")
     with pytest.raises(ArtifactError):
-        EncoderSession(folder, threads=1, max_tokens=16)
+        EncoderSession(folder, threads=1, max_tokens=16, precision=precision)
     (folder / name).unlink()
     with pytest.raises(ArtifactError):
-        EncoderSession(folder, threads=1, max_tokens=16)
+        EncoderSession(folder, threads=1, max_tokens=16, precision=precision)

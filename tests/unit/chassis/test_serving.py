@@ -165,3 +165,9 @@ async def test_a_stop_while_the_parts_are_built_does_not_wait_for_them(tmp_path:
 async def test_a_service_that_never_started_can_be_stopped(tmp_path: Path) -> None:
     settings, _ = make_settings(SomeSettings, tmp_path)
     await Service(settings, name="test").stop()
+
+
+async def test_the_ready_file_names_further_ports_of_a_service(tmp_path: Path) -> None:
+    settings, tokens = make_settings(ServiceSettings, tmp_path)
+    async with serve(settings, tokens, parts_of(ports={"http_port": 8123})):
+        assert json.loads((tmp_path / "run/ready.json").read_text("utf-8"))["http_port"] == 8123

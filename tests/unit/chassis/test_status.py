@@ -2,7 +2,7 @@ import grpc
 import pytest
 from grpc import aio
 from shammah_chassis import errors
-from shammah_chassis.errors import OverloadedError, ShammahError, StorageFullError
+from shammah_chassis.errors import InvalidInputError, OverloadedError, ShammahError, StorageFullError
 from shammah_chassis.status import status_of, to_error, trailers_of
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ShammahError)]
@@ -24,6 +24,16 @@ def test_each_named_error_comes_back_as_itself(kind: type[ShammahError]) -> None
 
 def test_no_two_errors_share_a_code() -> None:
     assert len({kind.code for kind in KINDS}) == len(KINDS)
+
+
+def test_a_class_without_a_code_of_its_own_comes_back_as_its_base() -> None:
+    class DetailedError(InvalidInputError):
+        def __init__(self, message: str, *, detail: str) -> None:
+            super().__init__(message)
+            self.detail = detail
+
+    back = over_the_wire(DetailedError("what was wrong", detail="more"))
+    assert type(back) is InvalidInputError and back.message == "what was wrong"
 
 
 def test_a_retry_hint_survives_the_wire() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from shammah_chassis.encoder import EncoderSession
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_router.engine import RouterEngine
 from shammah_trainer.encoders.results import RouterHyper
@@ -76,5 +77,21 @@ def test_another_role_and_too_many_labels_are_refused() -> None:
         RouterEngine(folder, replace(manifest, labels=tuple(f"c{number}" for number in range(65))))
 
 
-def test_the_engine_reports_the_bytes_it_loaded(trained: RouterEngine) -> None:
-    assert trained.resident_bytes > (base_router()[0] / "model.safetensors").stat().st_size
+def test_the_engine_reports_the_bytes_it_loaded() -> None:
+    folder, result = base_router()
+    manifest = describe("router", folder, result)
+    exact = RouterEngine(folder, replace(manifest, config={**manifest.config, "precision": "fp32"}))
+    stored = (folder / "model.safetensors").stat().st_size
+    assert stored / 4 < RouterEngine(folder, manifest).resident_bytes < stored < exact.resident_bytes
+
+
+def test_a_version_is_served_in_the_precision_that_it_was_calibrated_for() -> None:
+    folder, result = base_router()
+    manifest = describe("router", folder, result)
+    assert manifest.config["precision"] == "int8"
+    silent = {key: value for key, value in manifest.config.items() if key != "precision"}
+    for version, precision in ((manifest, "int8"), (replace(manifest, config=silent), "fp32")):
+        expected = EncoderSession(folder, threads=1, max_tokens=64, precision=precision).embed(["my card was lost"])
+        np.testing.assert_array_equal(RouterEngine(folder, version).embed(["my card was lost"]), expected)
+    with pytest.raises(ArtifactError, match="int4"):
+        RouterEngine(folder, replace(manifest, config={**silent, "precision": "int4"}))

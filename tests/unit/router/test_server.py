@@ -1,4 +1,7 @@
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -6,11 +9,15 @@ import pytest
 from grpc import aio
 from shammah.v1 import models_pb2, models_pb2_grpc, router_pb2, router_pb2_grpc
 from shammah_chassis.directory_store import DirectoryStore
+from shammah_chassis.errors import OverloadedError
+from shammah_chassis.executor import BoundedExecutor
+from shammah_chassis.held import Leased
 from shammah_chassis.interceptors import to_error
 from shammah_chassis.manifest import read_manifest
 from shammah_chassis.releases import Release
 from shammah_router.config import RouterSettings
-from shammah_router.server import build
+from shammah_router.engine import RouterEngine
+from shammah_router.server import SHORT_QUERY, RouterServicer, build
 from support.pods import make_router_version
 from support.services import Running, connect, make_settings, publish, remember_wanted, serve, until_async
 
@@ -90,3 +97,42 @@ async def test_a_pod_that_wants_nothing_yet_is_alive_but_not_ready(tmp_path: Pat
     async with serve(settings, tokens, lambda: build(settings)) as running:
         assert (await running.get("/livez"))[0] == 200
         assert (await running.get("/readyz"))[0] == 503
+
+
+@dataclass
+class OneVersion:
+    """Holds one engine, whatever release is asked for."""
+
+    engine: RouterEngine
+
+    @contextmanager
+    def lease(self, release: str) -> Iterator[Leased[RouterEngine]]:
+        yield Leased(release, "v1", self.engine)
+
+
+@pytest.fixture
+def engine(version: Path) -> Iterator[RouterEngine]:
+    made = RouterEngine(version, read_manifest(version))
+    yield made
+    made.close()
+
+
+async def test_a_lone_short_query_needs_no_thread_and_a_long_one_does(engine: RouterEngine) -> None:
+    closed = BoundedExecutor(threads=1, queue_limit=1, name="closed")
+    closed.close()
+    servicer = RouterServicer(OneVersion(engine), closed)
+    assert (await servicer.Route(router_pb2.RouteRequest(release="r", query="x" * SHORT_QUERY), None)).release == "r"
+    with pytest.raises(RuntimeError, match="shutdown"):
+        await servicer.Route(router_pb2.RouteRequest(release="r", query="x" * (SHORT_QUERY + 1)), None)
+    # The failed call is counted out again.
+    assert (await servicer.Route(router_pb2.RouteRequest(release="r", query="a table"), None)).version == "v1"
+
+
+async def test_calls_that_come_together_wait_in_the_bounded_queue(engine: RouterEngine) -> None:
+    inference = BoundedExecutor(threads=1, queue_limit=1, name="inference")
+    servicer = RouterServicer(OneVersion(engine), inference)
+    calls = [servicer.Route(router_pb2.RouteRequest(release="r", query="a table"), None) for _ in range(5)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert sum(isinstance(outcome, router_pb2.RouteResponse) for outcome in outcomes) == 2
+    assert sum(isinstance(outcome, OverloadedError) for outcome in outcomes) == 3
+    inference.close()
