@@ -1,9 +1,9 @@
 """Continuous batching: many requests share one model, joining and leaving between two steps.
 
-One worker thread uses the model. A turn of it drops what was cancelled, computes at most one waiting prompt, and
-decodes one token of every active row. Rows occupy the first slots without a gap (the last row moves into a slot that
-falls free), so only active rows are computed. It knows neither gRPC nor protos, and does not own the model: who loaded
-it closes it, after the engine.
+One worker thread uses the model. A turn of it drops what was cancelled, computes one piece of one waiting prompt, and
+decodes every active row. Prompts grow a piece at a time and by turns (`prompts`), so that a long one stalls nobody.
+Rows occupy the first slots without a gap (the last row moves into a slot that falls free), so only active rows are
+computed. It knows neither gRPC nor protos, and does not own the model: who loaded it closes it, after the engine.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from shammah_chassis.errors import (
 )
 
 from shammah_generator.chat import encode_prompt, find_ends
-from shammah_generator.model import GeneratorModel
+from shammah_generator.constraint import Constraint, ConstraintFactory
+from shammah_generator.prompts import PromptQueue
 from shammah_generator.requests import Chunk, Completion, Handle, Request
 from shammah_generator.sequence import GrowingResponse
 from shammah_generator.statistics import GenerationStatistics
+from shammah_generator.stepping import Model, Scores
 
 _LOG = logging.getLogger(__name__)
 _FIRST_GUESS_SECONDS = 1.0
@@ -41,21 +43,37 @@ class Engine:
         model: what computes; one engine a model.
         queue_limit: requests that may wait for a slot (those of `generate_batch` not counted).
         chunk_tokens: most tokens that gather before a chunk is sent.
+        prefill_tokens: most tokens of a prompt that are computed between two steps of the others.
+        prefix_bytes: room for the beginnings that prompts share; 0 keeps none.
+        reserved_slots: slots that are never given to what waits in the background.
     """
 
-    def __init__(self, model: GeneratorModel, *, queue_limit: int, chunk_tokens: int = 8) -> None:
-        if queue_limit < 1 or chunk_tokens < 1:
-            raise InvalidInputError("queue_limit and chunk_tokens; allowed: 1 or more")
+    def __init__(
+        self,
+        model: Model,
+        *,
+        queue_limit: int,
+        chunk_tokens: int = 8,
+        prefill_tokens: int = 64,
+        prefix_bytes: int = 64 << 20,
+        reserved_slots: int = 0,
+    ) -> None:
+        if min(queue_limit, chunk_tokens, prefill_tokens) < 1:
+            raise InvalidInputError("queue_limit, chunk_tokens and prefill_tokens; allowed: 1 or more")
         self._model = model
         self._queue_limit = queue_limit
         self._chunk_tokens = chunk_tokens
+        self._reserved = min(reserved_slots, model.slots - 1)
         self._ends = find_ends(model.tokenizer)
+        self._constraints = ConstraintFactory(model.tokenizer, model.architecture.vocab, self._ends)
+        self._prompts = PromptQueue(model, prefill_tokens=prefill_tokens, prefix_bytes=prefix_bytes)
         self._changed = threading.Condition()
         self._waiting: deque[GrowingResponse] = deque()
         self._batch: deque[GrowingResponse] = deque()  # rollouts: only where no user waits
         self._rows: list[GrowingResponse] = []  # a row's index is its slot
         self._closing = False
         self._aborting = False
+        self._looked_ahead = False
         self._tokens_generated = 0
         self._session_failures = 0
         self._seconds = _FIRST_GUESS_SECONDS
@@ -65,7 +83,7 @@ class Engine:
     @property
     def active(self) -> int:
         """Slots in use."""
-        return len(self._rows)
+        return len(self._rows) + len(self._prompts)
 
     @property
     def queued(self) -> int:
@@ -87,11 +105,30 @@ class Engine:
         """Size of the key/value buffers in bytes."""
         return self._model.kv_bytes
 
-    def submit(self, request: Request, on_chunk: Callable[[Chunk], None]) -> Handle:
+    @property
+    def prefix_bytes(self) -> int:
+        """Size of the kept beginnings of prompts."""
+        return self._prompts.prefixes.kept_bytes
+
+    @property
+    def reused_tokens(self) -> int:
+        """Prompt tokens that were not computed because their beginning was kept."""
+        return self._prompts.prefixes.reused_tokens
+
+    def compile(self, constraint: Constraint) -> None:
+        """Compile a constraint ahead of `submit`, which is then quick; takes up to half a second, safe in any thread.
+
+        Raises:
+            InvalidInputError: it can't be compiled.
+        """
+        self._constraints.compile(constraint)
+
+    def submit(self, request: Request, on_chunk: Callable[[Chunk], None], *, background: bool = False) -> Handle:
         """Queue a request; safe from any thread.
 
         Args:
             request: what to generate.
+            background: it may wait for all that are not, has no limit of the queue, and leaves the reserved slots free.
             on_chunk: called from the engine's thread with each chunk, the last of which has `finish`; must not block.
 
         Raises:
@@ -103,12 +140,15 @@ class Engine:
         made = self._prepare(request, on_chunk)
         with self._changed:
             self._refuse_if_closing()
-            if len(self._waiting) >= self._queue_limit:
+            if background:
+                self._batch.append(made)
+            elif len(self._waiting) < self._queue_limit:
+                self._waiting.append(made)
+            else:
                 raise OverloadedError(
                     f"{self._queue_limit} requests wait already",
                     retry_after_seconds=max(0.05, self._seconds / self._model.slots),
                 )
-            self._waiting.append(made)
             self._changed.notify()
         return made.handle
 
@@ -159,6 +199,7 @@ class Engine:
                 f"the prompt has {len(prompt)} tokens; allowed: up to {context - 1}, "
                 f"as prompt and response share {context}"
             )
+        constraint = request.sampling.constraint
         return GrowingResponse(
             prompt,
             on_chunk,
@@ -167,6 +208,7 @@ class Engine:
             tokenizer=self._model.tokenizer,
             ends=self._ends,
             chunk_tokens=self._chunk_tokens,
+            guide=None if constraint is None else self._constraints.compile(constraint),
         )
 
     def _work(self) -> None:
@@ -179,7 +221,7 @@ class Engine:
     def _wait_for_work(self) -> bool:
         """Return True once there is something to do, False once there never will be."""
         with self._changed:
-            while not (self._waiting or self._batch or self._rows):
+            while not (self._waiting or self._batch or self._rows or self._prompts):
                 if self._closing:
                     return False
                 self._changed.wait()
@@ -190,37 +232,71 @@ class Engine:
             self._end_all(GrowingResponse.cancel)
             return
         self._drop_cancelled()
-        self._admit_one()
-        if not self._rows:
-            return
+        if self._rows:
+            self._decode_rows()
+        self._admit()
+        self._compute_prompt()
+
+    def _decode_rows(self) -> None:
         ids = [row.last_token for row in self._rows]
-        logits = self._model.decode(range(len(ids)), ids)
-        for row, values in zip(self._rows, logits, strict=True):
-            self._advance(row, partial(row.feed, values))
+        # Several steps at once only where the likeliest tokens are wanted, and while nobody waits to join.
+        joining = bool(
+            self._prompts or self._waiting or (self._batch and len(ids) < self._model.slots - self._reserved)
+        )
+        plain = all(row.greedy for row in self._rows)
+        steps = self._model.most_steps if plain and not (joining and not self._looked_ahead) else 1
+        self._looked_ahead = plain and not joining
+        scores = self._model.decode(ids, steps=steps, more=self._looked_ahead)
+        for place, row in enumerate(self._rows):
+            self._advance(row, scores, place)
         self._close_gaps()
 
-    def _admit_one(self) -> None:
-        """Compute the prompt of the request that waited longest, if a slot is free."""
-        slot = len(self._rows)
-        if slot == self._model.slots:
+    def _admit(self) -> None:
+        """Take requests out of the queues while prompts can be begun; some of the slots are not for the batch."""
+        slots = self._model.slots
+        while self._prompts.free:
+            taken = len(self._rows) + len(self._prompts)
+            with self._changed:
+                if self._waiting and taken < slots:
+                    response = self._waiting.popleft()
+                elif self._batch and not self._waiting and self._has_room_behind_users(taken):
+                    response = self._batch.popleft()
+                else:
+                    return
+            response.started_at = monotonic()
+            self._prompts.begin(response)
+
+    def _has_room_behind_users(self, taken: int) -> bool:
+        """Tell whether the batch may begin a prompt: a reserved slot is of use only with a place to compute into."""
+        keeps = min(1, self._reserved, self._model.staging - 1)
+        return taken < self._model.slots - self._reserved and self._prompts.free > keeps
+
+    def _compute_prompt(self) -> None:
+        """Compute a piece of a prompt; a whole one becomes a row."""
+        if not self._prompts:
             return
-        with self._changed:
-            queue = self._waiting or self._batch
-            if not queue:
-                return
-            response = queue.popleft()
-        response.started_at = monotonic()
-        self._advance(response, lambda: response.feed(self._model.prefill(slot, response.prompt)[-1]))
+        response = self._prompts.next
+        error = _attempt(partial(self._grow_prompt, alone=not self._rows))
+        if error is not None:
+            self._prompts.drop(response)
+            _attempt(partial(response.fail, error))
+
+    def _grow_prompt(self, *, alone: bool) -> None:
+        grown = self._prompts.grow(alone=alone)
+        if grown is None:
+            return
+        response, slot, scores = grown
+        self._advance(response, scores, 0)
         if not response.finished:
+            self._model.move(slot, len(self._rows))
             self._rows.append(response)
 
-    def _advance(self, response: GrowingResponse, step: Callable[[], None]) -> None:
-        """Take one step of one response; if it fails, only this response ends."""
-        error = _attempt(step)
-        if error is None:
-            self._tokens_generated += 1
-        else:
-            _attempt(partial(response.fail, error))
+    def _advance(self, response: GrowingResponse, scores: Scores, row: int) -> None:
+        """Let one response take what is new; if it fails, only this response ends."""
+        try:
+            self._tokens_generated += response.feed(scores, row)
+        except Exception as error:
+            _attempt(partial(response.fail, _name_error(error)))
         if response.finished:
             taken = monotonic() - response.started_at
             self._seconds = _MEMORY * self._seconds + (1 - _MEMORY) * taken
@@ -234,6 +310,7 @@ class Engine:
                 for made in cancelled:
                     queue.remove(made)
                 dropped += cancelled
+        dropped += self._prompts.drop_cancelled()
         for response in dropped:
             _attempt(response.cancel)
         self._close_gaps()
@@ -249,7 +326,7 @@ class Engine:
 
     def _end_all(self, end: Callable[[GrowingResponse], None]) -> None:
         with self._changed:
-            ended = [*self._rows, *self._waiting, *self._batch]
+            ended = [*self._rows, *self._prompts.clear(), *self._waiting, *self._batch]
             self._rows.clear()
             self._waiting.clear()
             self._batch.clear()
@@ -298,9 +375,14 @@ def _attempt(action: Callable[[], None]) -> ShammahError | None:
     """
     try:
         action()
-    except ShammahError as error:
-        return error
     except Exception as error:
-        _LOG.exception("a step of the generator failed")
-        return ShammahError(f"generation failed: {error}")
+        return _name_error(error)
     return None
+
+
+def _name_error(error: Exception) -> ShammahError:
+    """Return a foreign error as one of ours, and write it down."""
+    if isinstance(error, ShammahError):
+        return error
+    _LOG.error("a step of the generator failed", exc_info=error)
+    return ShammahError(f"generation failed: {error}")

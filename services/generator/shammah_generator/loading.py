@@ -17,9 +17,10 @@ from shammah_chassis.releases import Release
 
 from shammah_generator.config import GeneratorSettings
 from shammah_generator.engine import Engine
-from shammah_generator.model import GeneratorModel
+from shammah_generator.models import load_model
 from shammah_generator.requests import Completion, Request
 from shammah_generator.sampling import Sampling
+from shammah_generator.stepping import Model
 
 _CLOSE_SECONDS = 2.0
 # Two prompts of different length: warms prompt, single and joint decoding.
@@ -31,7 +32,7 @@ _PROBE_TOKENS = 4
 class HeldGenerator:
     """A loaded version: the model and the engine that alone may use it."""
 
-    model: GeneratorModel
+    model: Model
     engine: Engine
 
 
@@ -58,7 +59,7 @@ class GeneratorVersions:
 
     def _load(self, folder: Path, _manifest: Manifest, _release: Release) -> HeldGenerator:
         settings = self._settings
-        model = GeneratorModel.load(
+        model = load_model(
             folder,
             precision=settings.precision,
             threads=settings.threads,
@@ -66,7 +67,15 @@ class GeneratorVersions:
             context=settings.context,
             cache_dir=settings.cache_dir,
         )
-        engine = Engine(model, queue_limit=settings.queue_limit, chunk_tokens=settings.chunk_tokens)
+        engine = Engine(
+            model,
+            queue_limit=settings.queue_limit,
+            chunk_tokens=settings.chunk_tokens,
+            prefill_tokens=settings.prefill_tokens,
+            prefix_bytes=settings.prefix_bytes,
+            # So that a single call finds a slot while a batch runs.
+            reserved_slots=settings.slots // 8,
+        )
         held = HeldGenerator(model, engine)
         probe = Sampling(max_tokens=_PROBE_TOKENS)
         requests = [Request(messages=(Message("user", text),), sampling=probe) for text in _PROBES]

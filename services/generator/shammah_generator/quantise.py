@@ -1,7 +1,8 @@
-"""Block-wise int8 quantisation of weights in numpy.
+"""Int8 quantisation of weights in numpy: by block of inputs, or by output row.
 
-Symmetric: one float32 scale for each `BLOCK` neighbouring inputs of an output row, values -127..127 stored as uint8
-around the zero point 128, which is the default zero point of MatMulNBits and GatherBlockQuantized. It knows no files.
+Symmetric, values -127..127. By block: one float32 scale for each `BLOCK` neighbouring inputs of an output row, stored
+as uint8 around the zero point 128, which is the default zero point of MatMulNBits and GatherBlockQuantized. By row: one
+scale for each output, stored as int8. Where a weight is not a finite number, neither is its scale. It knows no files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shammah_generator.arrays import Floats
-from shammah_generator.graph import BLOCK
+from shammah_generator.precision import BLOCK
 
 ZERO_POINT = 128
 _ELEMENTS_AT_ONCE = 1 << 18  # about 1 MB of float32: the passes over a slice stay in the L2 cache
@@ -42,6 +43,29 @@ def quantise(weight: Floats, *, pool: ThreadPoolExecutor) -> tuple[NDArray[np.ui
     return quants, scales
 
 
+def quantise_rows(weight: Floats, *, pool: ThreadPoolExecutor) -> tuple[NDArray[np.int8], Floats]:
+    """Quantise a weight `[rows, columns]` with one scale for each row, slices in parallel on `pool`.
+
+    Returns:
+        Quants int8 `[columns, rows]` (transposed, as an integer matrix product wants them) and scales float32 `[rows]`.
+    """
+    rows, columns = weight.shape
+    quants = np.empty((columns, rows), np.int8)
+    scales = np.empty(rows, np.float32)
+    step = max(1, _ELEMENTS_AT_ONCE // columns)
+
+    def fill(start: int) -> None:
+        part = weight[start : start + step]
+        scale = np.maximum(part.max(axis=1), -part.min(axis=1)) / np.float32(127)
+        inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
+        scales[start : start + step] = scale
+        with np.errstate(invalid="ignore"):
+            quants[:, start : start + step] = np.rint(part * inverse[:, None]).astype(np.int8).T
+
+    list(pool.map(fill, range(0, rows, step)))
+    return quants, scales
+
+
 def dequantise(quants: NDArray[np.uint8], scales: Floats, *, columns: int) -> Floats:
     """Return the float32 weight `[rows, columns]` that the quants stand for."""
     values = (quants.astype(np.float32) - ZERO_POINT) * scales[..., None]
@@ -57,7 +81,8 @@ def _quantise_slice(weight: Floats, quants: NDArray[np.uint8], scales: Floats) -
     scale = peak[..., 0] / np.float32(127)
     scales[...] = scale
     inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale > 0)
-    scaled = weight * inverse[..., None]
-    # Adding 128.5 and cutting is rounding to nearest: all values are positive by then.
-    scaled += np.float32(ZERO_POINT + 0.5)
-    np.copyto(quants, scaled, casting="unsafe")
+    with np.errstate(invalid="ignore"):
+        scaled = weight * inverse[..., None]
+        # Adding 128.5 and cutting is rounding to nearest: all values are positive by then.
+        scaled += np.float32(ZERO_POINT + 0.5)
+        np.copyto(quants, scaled, casting="unsafe")

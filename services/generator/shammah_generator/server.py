@@ -52,7 +52,7 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
     async def GenerateBatch(
         self, request: generator_pb2.GenerateBatchRequest, context: BatchContext
     ) -> AsyncIterator[generator_pb2.GenerateBatchResponse]:
-        """Stream whole responses as they end. Half of the slots stay free for single calls."""
+        """Stream whole responses as they end. Single calls go first; an eighth of the slots stays free for them."""
         if not 0 < len(request.items) <= MAX_ITEMS:
             raise InvalidInputError(f"{len(request.items)} items; allowed: 1 to {MAX_ITEMS}")
         wanted = [
@@ -64,9 +64,8 @@ class GeneratorServicer(generator_pb2_grpc.GeneratorServiceServicer):
             )
             for item in request.items
         ]
-        window = max(1, self._settings.slots // 2)
         with self._held.lease(request.release) as leased:
-            async with aclosing(stream_batch(leased.value.engine, wanted, window=window)) as ended:
+            async with aclosing(stream_batch(leased.value.engine, wanted)) as ended:
                 async for index, whole in ended:
                     yield write_response(index, whole, release=leased.release, version=leased.version)
 
@@ -95,6 +94,12 @@ def _readings(pod: Pod[HeldGenerator], versions: GeneratorVersions) -> list[Read
         Reading("shammah_generator_active_slots", "Responses that grow now.", lambda: add_up("active")),
         Reading("shammah_generator_queue_length", "Requests that wait for a slot.", lambda: add_up("queued")),
         Reading("shammah_generator_kv_bytes", "Size of the key/value buffers.", lambda: add_up("kv_bytes")),
+        Reading("shammah_generator_prefix_bytes", "Size of kept prompt beginnings.", lambda: add_up("prefix_bytes")),
+        Reading(
+            "shammah_generator_reused_tokens",
+            "Prompt tokens that did not have to be computed.",
+            lambda: add_up("reused_tokens"),
+        ),
         Reading(
             "shammah_generator_failures", "Computations that failed.", lambda: add_up("session_failures"), total=True
         ),

@@ -10,25 +10,26 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from shammah_chassis.errors import OverloadedError, ShammahError, UnavailableError
+from shammah_chassis.errors import ShammahError, UnavailableError
 
 from shammah_generator.engine import Engine
 from shammah_generator.requests import Chunk, Finish, Request
 
-_PAUSE_SECONDS = 0.1
 
-
-async def stream_response(engine: Engine, request: Request) -> AsyncGenerator[Chunk, None]:
+async def stream_response(engine: Engine, request: Request, *, background: bool = False) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of one response; those that came while the reader was busy are joined.
 
-    The last chunk has `finish`, with reason "stop" or "length". Closing the iterator early frees the slot.
+    `background` as in `Engine.submit`. The last chunk has `finish`, with reason "stop" or "length".
+    Closing the iterator early frees the slot.
 
     Raises:
         ShammahError: as `Engine.submit`, or what ended the response.
     """
     chunks: asyncio.Queue[Chunk] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    handle = engine.submit(request, lambda chunk: _hand_over(loop, chunks, chunk))
+    if request.sampling.constraint is not None:
+        await asyncio.to_thread(engine.compile, request.sampling.constraint)
+    handle = engine.submit(request, lambda chunk: _hand_over(loop, chunks, chunk), background=background)
     try:
         finished = False
         while not finished:
@@ -43,21 +44,17 @@ async def stream_response(engine: Engine, request: Request) -> AsyncGenerator[Ch
         handle.cancel()
 
 
-async def stream_batch(
-    engine: Engine, requests: Sequence[Request], *, window: int
-) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """Yield (index, whole response) as each ends, in any order; at most `window` grow at a time.
+async def stream_batch(engine: Engine, requests: Sequence[Request]) -> AsyncGenerator[tuple[int, Chunk], None]:
+    """Yield (index, whole response) as each ends, in any order; single calls go before them.
 
     Closing the iterator early frees all slots.
 
     Raises:
         ShammahError: as `stream_response`, of the first response that fails; the others are then cancelled.
     """
-    free = asyncio.Semaphore(window)
 
     async def finish_one(index: int) -> tuple[int, Chunk]:
-        async with free:
-            return index, await _complete(engine, requests[index])
+        return index, await _collect(engine, requests[index])
 
     tasks = [asyncio.create_task(finish_one(index)) for index in range(len(requests))]
     try:
@@ -79,18 +76,9 @@ def join_chunks(first: Chunk, second: Chunk) -> Chunk:
     )
 
 
-async def _complete(engine: Engine, request: Request) -> Chunk:
-    """Return a whole response; while users fill the queue it waits its turn."""
-    while True:
-        try:
-            return await _collect(engine, request)
-        except OverloadedError as error:
-            await asyncio.sleep(error.retry_after_seconds or _PAUSE_SECONDS)
-
-
 async def _collect(engine: Engine, request: Request) -> Chunk:
     whole: Chunk | None = None
-    async with aclosing(stream_response(engine, request)) as chunks:
+    async with aclosing(stream_response(engine, request, background=True)) as chunks:
         async for chunk in chunks:
             whole = chunk if whole is None else join_chunks(whole, chunk)
     if whole is None:

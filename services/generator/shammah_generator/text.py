@@ -25,9 +25,9 @@ class TextStream:
         self._held = ""
         self.stopped = False
 
-    def push(self, token: int) -> str:
-        """Take one token and return the text that is certain now; `stopped` tells whether a stop string was met."""
-        self._ids.append(token)
+    def push(self, *tokens: int) -> str:
+        """Take tokens and return the text that is certain now; `stopped` tells whether a stop string was met."""
+        self._ids.extend(tokens)
         return self._cut(self._advance())
 
     def flush(self) -> str:

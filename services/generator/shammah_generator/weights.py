@@ -1,31 +1,29 @@
 """From `model.safetensors` (Hugging Face names) to the arrays that a graph template declares.
 
-Joins what the graph joins, transposes or quantises, and checks every shape. Quantised weights are cached by the digest
-of their source file. It knows names and shapes; it runs no model.
+Joins what the graph joins, rotates, transposes or quantises as the precision's plan says, and checks every shape.
+Quantised weights are cached (`weight_cache`) by the digest of their source file. It knows names and shapes; it runs no
+model.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 from shammah_chassis.errors import ArtifactError
 
 from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
-from shammah_generator.graph import BLOCK, Precision
-from shammah_generator.quantise import quantise
+from shammah_generator.precision import PLANS, Precision, Scheme
+from shammah_generator.quantise import quantise, quantise_rows
+from shammah_generator.rotation import Rotation
 from shammah_generator.tensors import SafetensorsFile
+from shammah_generator.weight_cache import read_cache, write_cache
 
-CACHE_FORMAT = f"int8-b{BLOCK}-1"
-CACHED_VERSIONS = 4
-"""Quantised files kept in the cache folder: champion, previous, candidate and one more."""
+_Joined = tuple[str, str, list[tuple[str, tuple[int, int]]]]
+"""A product's name in the graph, its kind, and the Hugging Face tensors that are its rows."""
 
 
 def read_weights(
@@ -41,28 +39,31 @@ def read_weights(
     Args:
         path: `model.safetensors`.
         architecture: the shapes that the tensors must have.
-        precision: "fp32" or "int8".
+        precision: one of `PRECISIONS`.
         threads: threads that quantise.
         cache: file that holds (or will hold) the quantised weights; None quantises anew.
 
     Raises:
-        ArtifactError: a tensor is missing or has another shape; the message names it and both shapes.
+        ArtifactError: a tensor is missing or has another shape (the message names it and both shapes), or is to be
+            quantised and not finite.
     """
-    if precision == "fp32":
-        weights = _make_fp32(path, architecture)
+    plan = PLANS[precision]
+    if not plan.quantised:
+        weights = _make_plain(path, architecture, np.float16 if plan.half else np.float32)
     else:
-        cached = _read_cache(cache) if cache else None
-        weights = cached or _make_int8(path, architecture, threads=threads)
+        cached = read_cache(cache) if cache else None
+        weights = cached or _Quantiser(path, architecture, precision=precision).make(threads)
         if cache and cached is None:
-            _write_cache(cache, weights)
-        if architecture.tied:
+            write_cache(cache, weights)
+        if architecture.tied and plan.linears["head"] == "block" and not plan.rotated:
             # Two names, one memory: the head's blocks are the embedding's rows.
             weights["head.quants"] = weights["embedding.quants"]
             weights["head.scales"] = weights["embedding.scales"]
         table = weights["embedding.quants"]
         weights["embedding.quants"] = table.reshape(len(table), -1)
-    weights["cos"], weights["sin"] = architecture.compute_rotary_tables()
-    return weights
+    cos, sin = architecture.compute_rotary_tables()
+    kind = np.float16 if plan.half else np.float32
+    return {**weights, "cos": cos.astype(kind), "sin": sin.astype(kind)}
 
 
 def check_weights(weights: Mapping[str, Array], declared: Mapping[str, tuple[int, ...]]) -> None:
@@ -79,33 +80,26 @@ def check_weights(weights: Mapping[str, Array], declared: Mapping[str, tuple[int
             raise ArtifactError(f"tensor {name!r} has shape {list(found)}, the graph needs {list(shape)}")
 
 
-def name_cache_file(cache_dir: Path, digest: str) -> Path:
-    """Return where the quantised weights of a source file with this sha256 are kept."""
-    return cache_dir / f"{digest}.{CACHE_FORMAT}.safetensors"
-
-
-def _list_linears(a: Architecture) -> Iterator[tuple[str, list[tuple[str, tuple[int, int]]]]]:
-    """Yield each product's name in the graph, with the Hugging Face tensors that are its rows."""
+def _list_linears(a: Architecture) -> Iterator[_Joined]:
+    """Yield the products of all layers."""
     for i in range(a.layers):
         head, attention = f"model.layers.{i}", f"model.layers.{i}.self_attn"
         yield (
             f"layers.{i}.qkv",
+            "qkv",
             [
                 (f"{attention}.q_proj.weight", (a.query_width, a.hidden)),
                 (f"{attention}.k_proj.weight", (a.kv_width, a.hidden)),
                 (f"{attention}.v_proj.weight", (a.kv_width, a.hidden)),
             ],
         )
-        out = (f"{attention}.o_proj.weight", (a.hidden, a.query_width))
-        yield f"layers.{i}.attention", [out]
+        yield f"layers.{i}.attention", "attention", [(f"{attention}.o_proj.weight", (a.hidden, a.query_width))]
         for name in ("gate", "up"):
-            inner = (f"{head}.mlp.{name}_proj.weight", (a.intermediate, a.hidden))
-            yield f"layers.{i}.{name}", [inner]
-        down = (f"{head}.mlp.down_proj.weight", (a.hidden, a.intermediate))
-        yield f"layers.{i}.down", [down]
+            yield f"layers.{i}.{name}", name, [(f"{head}.mlp.{name}_proj.weight", (a.intermediate, a.hidden))]
+        yield f"layers.{i}.down", "down", [(f"{head}.mlp.down_proj.weight", (a.hidden, a.intermediate))]
 
 
-def _read_norms(file: SafetensorsFile, a: Architecture) -> dict[str, Array]:
+def _read_norms(file: SafetensorsFile, a: Architecture) -> dict[str, Floats]:
     names = {"final.norm": "model.norm.weight"}
     for i in range(a.layers):
         names[f"layers.{i}.norm"] = f"model.layers.{i}.input_layernorm.weight"
@@ -114,55 +108,80 @@ def _read_norms(file: SafetensorsFile, a: Architecture) -> dict[str, Array]:
     return {ours: file.read(theirs, (a.hidden,)).copy() for ours, theirs in names.items()}
 
 
+def _read_table(file: SafetensorsFile, a: Architecture) -> Floats:
+    return file.read("model.embed_tokens.weight", (a.vocab, a.hidden))
+
+
+def _read_head(file: SafetensorsFile, a: Architecture) -> Floats:
+    return _read_table(file, a) if a.tied else file.read("lm_head.weight", (a.vocab, a.hidden))
+
+
 def _read_joined(file: SafetensorsFile, parts: list[tuple[str, tuple[int, int]]]) -> Floats:
     read = [file.read(name, shape) for name, shape in parts]
     return read[0] if len(read) == 1 else np.concatenate(read)
 
 
-def _make_fp32(path: Path, a: Architecture) -> dict[str, Array]:
+def _make_plain(path: Path, a: Architecture, kind: type[np.floating]) -> dict[str, Array]:
     file = SafetensorsFile(path)
-    weights = _read_norms(file, a)
-    weights["embedding"] = file.read("model.embed_tokens.weight", (a.vocab, a.hidden)).copy()
+    weights: dict[str, Array] = {name: gain.astype(kind) for name, gain in _read_norms(file, a).items()}
+    weights["embedding"] = _read_table(file, a).astype(kind)
     if not a.tied:
-        weights["head"] = file.read("lm_head.weight", (a.vocab, a.hidden)).copy()
-    for name, parts in _list_linears(a):
-        weights[f"{name}.transposed"] = np.ascontiguousarray(_read_joined(file, parts).T)
+        weights["head"] = _read_head(file, a).astype(kind)
+    for name, _, parts in _list_linears(a):
+        weights[f"{name}.transposed"] = np.ascontiguousarray(_read_joined(file, parts).T.astype(kind))
     return weights
 
 
-def _make_int8(path: Path, a: Architecture, *, threads: int) -> dict[str, Array]:
-    file = SafetensorsFile(path)
-    weights = _read_norms(file, a)
-    tables = [("embedding", [("model.embed_tokens.weight", (a.vocab, a.hidden))])]
-    if not a.tied:
-        tables.append(("head", [("lm_head.weight", (a.vocab, a.hidden))]))
-    with ThreadPoolExecutor(threads, thread_name_prefix="quantise") as pool:
-        for name, parts in (*tables, *_list_linears(a)):
-            joined = _read_joined(file, parts)
-            weights[f"{name}.quants"], weights[f"{name}.scales"] = quantise(joined, pool=pool)
-    return weights
+class _Quantiser:
+    """Makes the arrays of a quantised precision from one file."""
 
+    def __init__(self, path: Path, architecture: Architecture, *, precision: Precision) -> None:
+        self._file = SafetensorsFile(path)
+        self._architecture = a = architecture
+        self._plan = PLANS[precision]
+        self._norms = _read_norms(self._file, a)
+        self._rotation = Rotation(a.hidden, a.head_dim) if self._plan.rotated else None
 
-def _read_cache(cache: Path) -> dict[str, Array] | None:
-    """Return the cached arrays, or None where there is no whole file (it is then made anew)."""
-    try:
-        weights: dict[str, Array] = load_file(cache)
-        cache.touch()  # the pruning below goes by last use
-    except (OSError, SafetensorError):
-        return None
-    return weights
+    def make(self, threads: int) -> dict[str, Array]:
+        a = self._architecture
+        weights: dict[str, Array] = {}
+        with ThreadPoolExecutor(threads, thread_name_prefix="quantise") as pool, np.errstate(invalid="ignore"):
+            for name, scheme, weight in self._list_weights():
+                make = quantise_rows if scheme == "row" else quantise
+                quants, scales = make(weight, pool=pool)
+                # Looked at here: as integers they would give answers that look sound.
+                if not np.isfinite(scales).all():
+                    raise ArtifactError(f"the weights of {name!r} are not all finite numbers")
+                weights[f"{name}.quants"], weights[f"{name}.scales"] = quants, scales
+        ones = np.ones(a.hidden, np.float32)
+        return weights | (self._norms if self._rotation is None else dict.fromkeys(self._norms, ones))
 
+    def _list_weights(self) -> Iterator[tuple[str, Scheme, Floats]]:
+        a, file, rotation = self._architecture, self._file, self._rotation
+        table = _read_table(file, a)
+        yield "embedding", "block", table if rotation is None else rotation.rotate_table(table)
+        # A tied head is the embedding itself, unless the gain of the last normalisation was folded into it.
+        if not a.tied or rotation is not None or self._plan.linears["head"] == "row":
+            head = _read_head(file, a)
+            gain = self._norms["final.norm"]
+            yield "head", self._plan.linears["head"], head if rotation is None else rotation.rotate_reader(head, gain)
+        for name, kind, parts in _list_linears(a):
+            weight = _read_joined(file, parts)
+            yield (
+                name,
+                self._plan.linears[kind],
+                (weight if rotation is None else self._rotate(rotation, name, kind, weight)),
+            )
 
-def _write_cache(cache: Path, weights: Mapping[str, Array]) -> None:
-    """Write aside and rename, then drop the files that were used longest ago."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(dir=cache.parent, suffix=".aside")
-    os.close(handle)
-    try:
-        save_file(dict(weights), aside)
-        os.replace(aside, cache)
-    finally:
-        Path(aside).unlink(missing_ok=True)
-    others = sorted(cache.parent.glob(f"*.{CACHE_FORMAT}.safetensors"), key=lambda path: path.stat().st_mtime)
-    for old in others[:-CACHED_VERSIONS]:
-        old.unlink(missing_ok=True)
+    def _rotate(self, rotation: Rotation, name: str, kind: str, weight: Floats) -> Floats:
+        a = self._architecture
+        layer = name.rpartition(".")[0]
+        if kind == "qkv":
+            values = a.query_width + a.kv_width
+            weight = np.concatenate([weight[:values], rotation.rotate_values(weight[values:])])
+            return rotation.rotate_reader(weight, self._norms[f"{layer}.norm"])
+        if kind in ("gate", "up"):
+            return rotation.rotate_reader(weight, self._norms[f"{layer}.mlp.norm"])
+        if kind == "attention":
+            weight = rotation.rotate_mixer(weight)
+        return rotation.rotate_writer(weight)

@@ -11,6 +11,7 @@ import torch
 from shammah_chassis.manifest import load_json
 from shammah_generator.graph import write_graphs
 from shammah_generator.model import GeneratorModel
+from support.generating import spread_gains
 from support.tiny import make_tiny_generator
 from transformers import LlamaForCausalLM
 
@@ -20,7 +21,7 @@ def make_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]
     """Return a maker of tiny generator folders with graphs."""
 
     def make(**shape: object) -> Path:
-        folder = make_tiny_generator(tmp_path_factory.mktemp("generator"), **shape)
+        folder = spread_gains(make_tiny_generator(tmp_path_factory.mktemp("generator"), **shape))
         write_graphs(folder, load_json(folder / "config.json"))
         return folder
 
@@ -55,6 +56,7 @@ def reference() -> Callable[[Path, Sequence[int]], np.ndarray]:
     def compute(folder: Path, ids: Sequence[int]) -> np.ndarray:
         if folder not in models:
             models[folder] = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        torch.set_num_threads(1)  # more wait for each other where tests run side by side
         tokens = torch.tensor([list(ids)])
         with torch.no_grad():
             return models[folder](tokens, attention_mask=torch.ones_like(tokens)).logits[0].numpy()

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import queue
 import threading
 
 import pytest
@@ -9,9 +8,8 @@ from shammah_chassis.examples import Message
 from shammah_generator.chat import encode_prompt
 from shammah_generator.engine import Engine
 from shammah_generator.requests import Request
-from shammah_generator.sampling import Sampling
+from support.generating import SECONDS, Collector, ask, outcome
 
-SECONDS = 20  # bound of every wait
 QUESTIONS = [
     "What is the capital of France?",
     "book a table",
@@ -26,42 +24,13 @@ QUESTIONS = [
 ]
 
 
-class Collector:
-    """Gathers the chunks of one request; can hold the engine's thread inside a callback."""
-
-    def __init__(self, *, gate=None):
-        self.chunks = []
-        self.entered = threading.Event()
-        self._gate = gate
-        self._finished = queue.Queue()
-
-    def take(self, chunk):
-        self.chunks.append(chunk)
-        self.entered.set()
-        if self._gate is not None:
-            assert self._gate.wait(SECONDS)
-        if chunk.finish is not None:
-            self._finished.put(chunk.finish)
-
-    def wait(self):
-        return self._finished.get(timeout=SECONDS)
-
-    @property
-    def text(self):
-        return "".join(chunk.text for chunk in self.chunks)
-
-    @property
-    def tokens(self):
-        return tuple(token for chunk in self.chunks for token in chunk.token_ids)
-
-
 @pytest.fixture
 def make_engine(folder, load):
     engines = []
 
-    def make(*, queue_limit=16, chunk_tokens=8, **settings):
+    def make(*, queue_limit=16, chunk_tokens=8, prefix_bytes=0, **settings):
         model = load(folder, **settings)
-        engines.append(Engine(model, queue_limit=queue_limit, chunk_tokens=chunk_tokens))
+        engines.append(Engine(model, queue_limit=queue_limit, chunk_tokens=chunk_tokens, prefix_bytes=prefix_bytes))
         return engines[-1], model
 
     yield make
@@ -83,14 +52,6 @@ def long_questions(folder):
     found = [text for text, one in zip(candidates, done, strict=True) if len(one.token_ids) == 40]
     assert len(found) >= 4
     return found
-
-
-def ask(text, **sampling):
-    return Request(messages=(Message("user", text),), sampling=Sampling(**({"max_tokens": 12} | sampling)))
-
-
-def outcome(completion):
-    return completion.text, completion.token_ids, completion.reason
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -171,8 +132,9 @@ def test_chunks_gather_tokens_and_only_the_last_one_has_the_finish(make_engine, 
     collector = Collector()
     engine.submit(ask(long_questions[0], max_tokens=20), collector.take)
     assert collector.wait().reason == "length"
-    assert [len(chunk.token_ids) for chunk in collector.chunks] == [8, 8, 4]
-    assert [chunk.finish is None for chunk in collector.chunks] == [True, True, False]
+    # The first token goes out at once.
+    assert [len(chunk.token_ids) for chunk in collector.chunks] == [1, 8, 8, 3]
+    assert [chunk.finish is None for chunk in collector.chunks] == [True, True, True, False]
     (whole,) = engine.generate_batch([ask(long_questions[0], max_tokens=20)])
     assert (collector.text, collector.tokens) == (whole.text, whole.token_ids)
 
@@ -221,9 +183,9 @@ def test_an_invalid_request_of_a_batch_leaves_the_others_alone(make_engine):
 
 
 def test_a_full_queue_refuses_with_a_hint_when_to_return(make_engine, long_questions):
-    engine, _ = make_engine(slots=1, queue_limit=2)
+    engine, _ = make_engine(slots=1, queue_limit=2, chunk_tokens=1)
     gate = threading.Event()
-    collectors = [Collector(gate=gate), Collector(), Collector()]
+    collectors = [Collector(gate=gate, at=2), Collector(), Collector()]
     engine.submit(ask(long_questions[0]), collectors[0].take)
     assert collectors[0].entered.wait(SECONDS)
     for collector in collectors[1:]:
