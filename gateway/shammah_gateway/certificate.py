@@ -22,6 +22,8 @@ def is_uncertified(text: str, temperature: float) -> bool:
 
 def foreign_share(text: str) -> float:
     """Return the share of the letters that are not of the Latin script; 0.0 for a text without letters."""
+    if text.isascii():
+        return 0.0
     letters = [char for char in text if char.isalpha()]
     if not letters:
         return 0.0

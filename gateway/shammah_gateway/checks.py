@@ -9,11 +9,15 @@ from collections.abc import Collection, Sequence
 
 from shammah_chassis.errors import InvalidInputError, NotFoundError, TooLongError
 from shammah_chassis.examples import GRADERS, MAX_QUERY_CHARS, ROLES, Message
+from shammah_chassis.releases import Release
 
 from shammah_gateway.values import Query
 
+# What the student may be asked for. A teacher may write more: 128,000 is the longest answer that any one gives today.
 MAX_NEW_TOKENS = 4096
+MAX_ANSWER_TOKENS = 128_000
 MAX_ROLE_TIMEOUT = 600.0
+MAX_NAME_CHARS = 256
 
 
 def check_query(query: Query) -> Query:
@@ -24,14 +28,24 @@ def check_query(query: Query) -> Query:
         TooLongError: more than 32,000 characters over all turns.
     """
     check_messages(query.messages)
-    check_range("max_tokens", query.max_tokens, 0, MAX_NEW_TOKENS)
+    check_range("max_tokens", query.max_tokens, 0, MAX_ANSWER_TOKENS)
     check_range("temperature", query.temperature, 0.0, 2.0)
+    check_range("alpha", query.alpha, 0.0, 1.0)
     check_range("role_timeout_seconds", query.role_timeout_seconds, 0.0, MAX_ROLE_TIMEOUT)
     if query.grader and query.grader not in GRADERS:
         raise InvalidInputError(f"grader {query.grader!r} is not known; allowed: {', '.join(GRADERS)}")
-    if len(query.category) > 256:
-        raise TooLongError(f"category has {len(query.category)} characters; at most 256 are allowed")
+    for name, text in (("category", query.category), ("conversation", query.conversation)):
+        if len(text) > MAX_NAME_CHARS:
+            raise TooLongError(f"{name} has {len(text)} characters; at most {MAX_NAME_CHARS} are allowed")
     return query
+
+
+def check_alpha(alpha: float, release: Release) -> None:
+    """Raise InvalidInputError when a caller bears more bad answers than the release is certified for."""
+    if alpha > release.alpha:
+        raise InvalidInputError(
+            f"alpha is {alpha:g}; allowed: up to {release.alpha:g}, what release {release.id} is certified for"
+        )
 
 
 def check_messages(messages: Sequence[Message]) -> None:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 from shammah_chassis.settings import ServiceSettings
+
+from shammah_gateway.http.settings import HttpSettings
+from shammah_gateway.money.settings import MoneySettings
+from shammah_gateway.teachers.settings import TeacherSettings
 
 Targets = Annotated[tuple[str, ...], NoDecode]
 Paths = Annotated[tuple[Path, ...], NoDecode]
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
-class GatewaySettings(ServiceSettings):
+
+class GatewaySettings(HttpSettings, TeacherSettings, MoneySettings, ServiceSettings):
     """What the gateway is told at its start. Lists are separated by commas."""
 
     model_config = SettingsConfigDict(env_prefix="SHAMMAH_GATEWAY_", frozen=True, extra="forbid")
@@ -26,12 +32,7 @@ class GatewaySettings(ServiceSettings):
     role_timeout_seconds: float = Field(2.0, gt=0, le=600, description="Patience with each role.")
     hold_seconds: float = Field(300.0, gt=0, description="How long an order waits until pods hold a release.")
 
-    teacher: Literal["recorded", "anthropic", "none"] = Field("none", description="Who answers what is forwarded.")
     recorded_files: Paths = Field((), description="Workload files of the recorded teacher.")
-    anthropic_model: str = Field("claude-sonnet-5-5", min_length=1, description="Model id.")
-    anthropic_base_url: str | None = Field(None, description="Another address of the Messages API.")
-    anthropic_key_file: Path | None = Field(None, description="File with the key; else ANTHROPIC_API_KEY is used.")
-    teacher_timeout_seconds: float = Field(60.0, gt=0, le=600, description="Patience with the teacher.")
     teacher_max_tokens: int = Field(1024, ge=1, le=16_000, description="Length of an answer if the caller says none.")
     teacher_max_calls: int | None = Field(None, ge=0, description="Hard budget of teacher calls; unset: none.")
 
@@ -53,6 +54,18 @@ class GatewaySettings(ServiceSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @model_validator(mode="after")
+    def _keep_keys_at_home(self) -> Self:
+        """Refuse to let anybody on the network ask by a key that only the teacher judges."""
+        if self.http_credentials == "client" and self.http_address not in LOOPBACK:
+            raise ValueError(f"http_credentials=client is for loopback addresses only, not {self.http_address}")
+        return self
+
+    @property
+    def http_address(self) -> str:
+        """The address that HTTP listens on."""
+        return self.http_host or self.host
 
     @property
     def own_dir(self) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from shammah_chassis.artifacts import ArtifactStore, open_store
 from shammah_chassis.bus import Bus
-from shammah_chassis.errors import InvalidInputError, PreconditionError, ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.settings import read_secret
 from shammah_chassis.spool import Spool
 
@@ -17,9 +17,12 @@ from shammah_gateway.cascade import Cascade
 from shammah_gateway.coins import Coins, load_secret
 from shammah_gateway.config import GatewaySettings
 from shammah_gateway.feedback import FeedbackDesk
+from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.housekeeping import Housekeeper
 from shammah_gateway.jobs import JobBook
 from shammah_gateway.learning import Learner
+from shammah_gateway.money.ledger import Ledger
+from shammah_gateway.money.opening import open_ledger
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.offers import Sieve, sift_json
 from shammah_gateway.pods import Pods
@@ -28,7 +31,7 @@ from shammah_gateway.releases import ReleaseController
 from shammah_gateway.roles import RoleClients
 from shammah_gateway.student import Student
 from shammah_gateway.teachers.base import Teacher
-from shammah_gateway.teachers.choice import open_teacher
+from shammah_gateway.teachers.choice import BreakerBoard, open_teacher
 from shammah_gateway.tools.context import ToolContext
 from shammah_gateway.trainer_client import TrainerClient
 from shammah_gateway.values import Answer, Query
@@ -54,9 +57,12 @@ class Gateway:
     learner: Learner
     cascade: Cascade
     teacher: Teacher | None
+    ledger: Ledger
+    board: BreakerBoard
     trainer: TrainerClient
     jobs: JobBook
     feedback: FeedbackDesk
+    desk: FrontDesk
     housekeeper: Housekeeper
     tools: ToolContext
 
@@ -72,25 +78,18 @@ class Gateway:
         await self.jobs.close()
         await self.housekeeper.close()
         await self.learner.wait_idle(IDLE_SECONDS)
+        if self.teacher is not None:
+            await self.teacher.close()
         await self.recorder.close()
         await self.releases.close()
         await self.pods.close()
         await self.trainer.close()
+        await self.ledger.close()
         await self.bus.close()
 
     async def ask(self, query: Query) -> Answer:
-        """Answer a query for a door: counted, and remembered for feedback. Raises as `Cascade.ask`."""
-        try:
-            answer = await self.cascade.ask(query)
-        except (InvalidInputError, PreconditionError):
-            raise
-        except ShammahError:
-            self.monitor.add_failure()
-            raise
-        self.monitor.add_answer(answer, traffic=not query.no_learn)
-        if not query.no_learn:
-            self.feedback.remember(query, answer)
-        return answer
+        """Answer a query for a door. Raises as `FrontDesk.ask`."""
+        return await self.desk.ask(query)
 
     async def submit(self, texts: Sequence[str]) -> tuple[Sieve, bool]:
         """Queue examples that are given as JSON; returns what was rejected why, and whether they were spooled.
@@ -122,12 +121,15 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     """Open all parts; waits for the event bus as long as it takes.
 
     Raises:
-        InvalidInputError: a setting or a secret file is wrong. NotFoundError: a recorded file is not there.
+        InvalidInputError: a setting, a secret file, the prices file or the ledger's file is wrong.
+        NotFoundError: a recorded file is not there.
     """
     own = settings.own_dir
     own.mkdir(parents=True, exist_ok=True)
     token = read_secret(settings.internal_token_file)
-    teacher = await open_teacher(settings)
+    ledger = await asyncio.to_thread(open_ledger, settings)
+    board = BreakerBoard(settings.breaker_limits)
+    teacher = await open_teacher(settings, ledger, board)
     coins = Coins(load_secret(settings.secret_file), settings.audit_rate, settings.explore_rate)
     bus = await _connect(settings)
     store = open_store(settings.store_url, bus)
@@ -141,7 +143,15 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     learner = Learner(
         student=student, teacher=teacher, sink=recorder, coins=coins, monitor=monitor, teacher_max_tokens=limit
     )
-    cascade = Cascade(student=student, releases=releases, teacher=teacher, learner=learner, teacher_max_tokens=limit)
+    cascade = Cascade(
+        student=student,
+        releases=releases,
+        teacher=teacher,
+        learner=learner,
+        teacher_max_tokens=limit,
+        at_cap=settings.at_cap,
+    )
+    feedback = FeedbackDesk(recorder, daily_weight=settings.feedback_daily_weight)
     trainer = TrainerClient(settings.trainer_target, token)
     jobs = JobBook(own / "jobs")
     return Gateway(
@@ -155,9 +165,12 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         learner=learner,
         cascade=cascade,
         teacher=teacher,
+        ledger=ledger,
+        board=board,
         trainer=trainer,
         jobs=jobs,
-        feedback=FeedbackDesk(recorder, daily_weight=settings.feedback_daily_weight),
+        feedback=feedback,
+        desk=FrontDesk(cascade, monitor, feedback, ledger),
         housekeeper=Housekeeper(store, releases, monitor),
         tools=ToolContext(
             cascade=cascade,

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from shammah_chassis.errors import ShammahError
-from shammah_chassis.examples import Example, Provenance, default_grader
+from shammah_chassis.examples import MAX_RESPONSE_CHARS, Example, Provenance, default_grader
 from shammah_chassis.grading import grade
 from shammah_chassis.releases import Release
 
@@ -73,13 +73,24 @@ class Learner:
         """Record a teacher's answer; with the explore coin, let the student try first, in the background."""
         if query.no_learn:
             return
+        if len(told.text) > MAX_RESPONSE_CHARS:
+            self.monitor.lost_examples += 1
+            _log.warning("an answer of %d characters is too long for an example", len(told.text))
+            return
         if (
             toss.explore
             and release is not None
             and self._start(self._explore(query, answer, told, trial, release), "explore")
         ):
             return
-        await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
+        if (
+            trial.skipped
+            and not query.category
+            and release is not None
+            and self._start(self._categorise(query, answer, told, trial, release), "categorise")
+        ):
+            return
+        await self._record_told(query, answer, told, trial)
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until no audit or exploration runs; what runs after `timeout` seconds is given up."""
@@ -104,13 +115,27 @@ class Learner:
         self.monitor.add_audit(answer.category, verdict.good)
         await self._record(example)
 
+    async def _categorise(
+        self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release
+    ) -> None:
+        """Record a teacher's answer to a query that no router has seen, under the category that it sees now."""
+        try:
+            trial = replace(trial, category=await self._student.find_category(query, release))
+            self.monitor.add_category(trial.category)
+        finally:
+            # A stop that cuts this short loses the category, not the answer that was paid for.
+            await self._record_told(query, answer, told, trial)
+
     async def _explore(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release) -> None:
         if trial.attempt is None:
             try:
+                skipped = trial.skipped
                 trial = await self._student.try_query(query, release, run_anyway=True)
+                if skipped:
+                    self.monitor.add_category(trial.category)
             except asyncio.CancelledError:
                 # The gateway stops: the student's side is given up, the teacher's answer was paid for.
-                await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
+                await self._record_told(query, answer, told, trial)
                 raise
         example = make_example(
             query,
@@ -125,6 +150,9 @@ class Learner:
             verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
             self.monitor.add_exploration(example.category, verdict.good)
         await self._record(example)
+
+    async def _record_told(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial) -> None:
+        await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
 
     async def _record(self, example: Example) -> None:
         try:
@@ -169,7 +197,7 @@ def make_example(
     """
     provenance = Provenance(
         origin=origin,
-        teacher=teacher,
+        teacher=told.teacher or teacher,
         teacher_model=told.model,
         source="gateway",
         propensity=propensity,

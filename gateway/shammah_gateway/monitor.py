@@ -54,6 +54,10 @@ class Monitor:
         if traffic:
             self.categories[answer.category] += 1
 
+    def add_category(self, category: str) -> None:
+        """Count the category of traffic that was answered before anybody asked for it."""
+        self.categories[category] += 1
+
     def add_failure(self) -> None:
         """Count a query that got an error."""
         self.queries += 1

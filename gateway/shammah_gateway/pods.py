@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 import grpc
-from shammah.v1 import models_pb2, models_pb2_grpc
+from shammah.v1 import generator_pb2_grpc, models_pb2, models_pb2_grpc, router_pb2_grpc, validator_pb2_grpc
 from shammah_chassis.channels import channel
 from shammah_chassis.manifest import ROLES
 from shammah_chassis.status import to_error
@@ -33,6 +33,10 @@ class Pod:
         self.role = role
         self.target = target
         self.channel = channel(target, token)
+        # Made once: making one looks up and wraps every method of its service, on each query's way.
+        self.router = router_pb2_grpc.RouterServiceStub(self.channel)
+        self.generator = generator_pb2_grpc.GeneratorServiceStub(self.channel)
+        self.validator = validator_pb2_grpc.ValidatorServiceStub(self.channel)
         self.held: dict[str, models_pb2.HeldVersion] = {}
         self.connected = False
         self.lost_at = 0.0

@@ -15,10 +15,8 @@ from shammah.v1 import (
     generator_pb2,
     generator_pb2_grpc,
     router_pb2,
-    router_pb2_grpc,
     types_pb2,
     validator_pb2,
-    validator_pb2_grpc,
 )
 from shammah_chassis.errors import ShammahError, UnavailableError, UnknownReleaseError
 from shammah_chassis.examples import Message
@@ -57,7 +55,7 @@ class RoleClients:
         request = router_pb2.RouteRequest(release=release, query=query)
 
         async def call(pod: Pod, left: float) -> Routed:
-            reply = await router_pb2_grpc.RouterServiceStub(pod.channel).Route(request, timeout=left)
+            reply = await pod.router.Route(request, timeout=left)
             return Routed(
                 reply.local_probability, reply.category, reply.category_probability, reply.truncated, reply.version
             )
@@ -75,7 +73,7 @@ class RoleClients:
         )
 
         async def call(pod: Pod, left: float) -> Generated:
-            return await _collect(generator_pb2_grpc.GeneratorServiceStub(pod.channel), request, left)
+            return await _collect(pod.generator, request, left)
 
         return await self._call("generator", release, timeout, call)
 
@@ -99,7 +97,7 @@ class RoleClients:
         )
 
         async def call(pod: Pod, left: float) -> Judged:
-            reply = await validator_pb2_grpc.ValidatorServiceStub(pod.channel).Validate(request, timeout=left)
+            reply = await pod.validator.Validate(request, timeout=left)
             return Judged(
                 quality=reply.quality,
                 uncertainty=reply.uncertainty,
@@ -135,7 +133,7 @@ class RoleClients:
         )
 
         async def call(pod: Pod, left: float) -> Compared:
-            reply = await validator_pb2_grpc.ValidatorServiceStub(pod.channel).Compare(request, timeout=left)
+            reply = await pod.validator.Compare(request, timeout=left)
             return Compared(
                 reply.quality_a, reply.quality_b, reply.cosine, reply.same_facts, reply.similarity, reply.version
             )

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 from shammah.v1 import gateway_pb2
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import BudgetError, ShammahError
 from shammah_chassis.manifest import ROLES
 
 from shammah_gateway.gateway import Gateway
+from shammah_gateway.money.wire import list_money_warnings, write_money
+from shammah_gateway.teachers.fallback import FallbackTeacher
 from shammah_gateway.wire import write_certificate
 
 TRAINER_SECONDS = 2.0
@@ -20,10 +22,11 @@ async def read_status(gateway: Gateway) -> gateway_pb2.GetStatusResponse:
     now = gateway.monitor
     champion = gateway.releases.champion()
     desired = gateway.releases.desired
+    money = gateway.ledger.summary()
     return gateway_pb2.GetStatusResponse(
         champion=champion.id if champion else (desired.release if desired else ""),
         candidate=gateway.releases.wanted.candidate,
-        parts=[*_pods(gateway), trainer, _bus(gateway), _teacher(gateway)],
+        parts=[*_pods(gateway), trainer, _bus(gateway), _teacher(gateway), *_list_teachers(gateway)],
         categories=[write_certificate(name, policy) for name, policy in sorted(champion.categories.items())]
         if champion
         else [],
@@ -32,10 +35,11 @@ async def read_status(gateway: Gateway) -> gateway_pb2.GetStatusResponse:
         forwarded=now.forwarded,
         failed=now.failed,
         spooled=gateway.recorder.spooled,
-        teacher_calls=gateway.teacher.spending.calls if gateway.teacher else 0,
+        teacher_calls=gateway.ledger.calls,
         promise=describe_promise(gateway),
         queue_size=queue_size,
-        warnings=_warnings(gateway),
+        warnings=[*_warnings(gateway), *list_money_warnings(money)],
+        money=write_money(money),
     )
 
 
@@ -45,8 +49,10 @@ def describe_promise(gateway: Gateway) -> str:
         return "promise not monitored: the audit rate is 0"
     if gateway.teacher is None:
         return "promise not monitored: there is no teacher to audit with"
-    if gateway.teacher.spending.left("audit") == 0:
-        return "promise not monitored: the audit budget is spent"
+    try:
+        gateway.teacher.check("audit")
+    except BudgetError as error:
+        return f"promise not monitored: {error.message}"
     graded, bad = gateway.monitor.audited
     return f"monitored: {graded} audits graded, {bad} bad"
 
@@ -89,11 +95,27 @@ def _teacher(gateway: Gateway) -> gateway_pb2.PartStatus:
     teacher = gateway.teacher
     if teacher is None:
         return gateway_pb2.PartStatus(name="teacher", ready=False, detail="none is set up")
-    left = teacher.spending.left("answer")
-    error = teacher.last_error
-    budget = "no limit" if left is None else f"{left} calls left"
+    left = teacher.ledger.left("answer")
+    error: ShammahError | None = teacher.last_error
+    budget = "no limit of calls" if left is None else f"{left} calls left"
+    try:
+        teacher.check("answer")
+    except BudgetError as refusal:
+        error = error or refusal
     detail = f"{teacher.name}: {budget}" + (f"; last error: {error.message}" if error else "")
-    return gateway_pb2.PartStatus(name="teacher", ready=error is None and left != 0, detail=detail)
+    return gateway_pb2.PartStatus(name="teacher", ready=error is None, detail=detail)
+
+
+def _list_teachers(gateway: Gateway) -> list[gateway_pb2.PartStatus]:
+    """Return each teacher, where there are several or one is left alone by its breaker."""
+    port = gateway.teacher.port if gateway.teacher else None
+    states = port.states() if isinstance(port, FallbackTeacher) else ()
+    if len(states) < 2 and all(state.state == "closed" for state in states):
+        return []
+    return [
+        gateway_pb2.PartStatus(name=f"teacher {state.name}", ready=state.state != "open", detail=state.detail)
+        for state in states
+    ]
 
 
 def _warnings(gateway: Gateway) -> list[str]:

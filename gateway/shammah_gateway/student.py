@@ -26,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """What the student did with a query: `serve` says whether its attempt is the answer, `reason` why or why not."""
+    """What the student did with a query: `serve` says whether its attempt is the answer, `reason` why or why not.
+
+    `skipped` means that no role was asked, not even the router.
+    """
 
     serve: bool = False
     reason: str = "unavailable"
@@ -36,6 +39,7 @@ class Trial:
     attempt: Attempt | None = None
     judged: Judged | None = None
     statistics: Mapping[str, float] | None = None
+    skipped: bool = False
 
 
 class Student:
@@ -51,6 +55,9 @@ class Student:
         With `run_anyway` the student also responds where the query will be forwarded; the reason stays the first one.
         """
         trial = Trial(versions=Versions(release=release.id))
+        if not run_anyway and is_uncertified(query.text, query.temperature):
+            # Whatever the router said, the teacher would answer: the user need not wait for it.
+            return replace(trial, reason="uncertified", skipped=True)
         try:
             routed = await self._roles.route(release.id, query.text, timeout=self._patience(query))
         except ShammahError as error:
@@ -68,6 +75,14 @@ class Student:
         if forward and not run_anyway:
             return trial
         return await self._respond(query, release, trial)
+
+    async def find_category(self, query: Query, release: Release) -> str:
+        """Return the category that the release's router sees; "" when it sees none or can't be asked."""
+        try:
+            return (await self._roles.route(release.id, query.text, timeout=self._patience(query))).category
+        except ShammahError as error:
+            _log.info("no category: %s", error.message)
+            return ""
 
     async def _respond(self, query: Query, release: Release, trial: Trial) -> Trial:
         """Generate and validate; `trial.reason` "" means that nothing speaks against serving so far."""
@@ -102,7 +117,7 @@ class Student:
         )
         if trial.reason:
             return trial
-        return _decide(trial, policy, judged)
+        return _decide(trial, release.threshold_of(trial.category, query.alpha), judged)
 
     def _patience(self, query: Query) -> float:
         return query.role_timeout_seconds or self._timeout
@@ -120,20 +135,19 @@ def _reason_to_forward(query: Query, routed: Routed, release: Release) -> str:
         return "uncertified"
     if not routed.category:
         return "unknown_category"
-    policy = release.categories.get(routed.category)
-    if policy is None or policy.threshold is None:
+    if release.threshold_of(routed.category, query.alpha) is None:
         return "uncertified"
     if routed.local_probability < release.prefilter:
         return "router"
     return ""
 
 
-def _decide(trial: Trial, policy: CategoryPolicy | None, judged: Judged) -> Trial:
+def _decide(trial: Trial, threshold: float | None, judged: Judged) -> Trial:
     """Compare the quality with the threshold of the category; a cut response is outside the certificate."""
     cut = trial.attempt is None or trial.attempt.finish == "length" or judged.truncated
-    if cut or policy is None or policy.threshold is None:
+    if cut or threshold is None:
         return replace(trial, reason="uncertified")
-    if judged.quality >= policy.threshold:
+    if judged.quality >= threshold:
         return replace(trial, serve=True, reason="quality")
     return replace(trial, reason="low_quality")
 

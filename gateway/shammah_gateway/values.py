@@ -22,6 +22,11 @@ class Query:
     `max_tokens` 0 means the default of the release; `role_timeout_seconds` 0 that of the gateway; `release` "" the
     champion. `grader` and `category` are what the caller knows about the query, "" when nothing. `user` is the caller;
     `may_audit` says that the teacher may be paid to check a local answer (scope `audit`).
+
+    `no_learn` leaves neither example nor audit nor exploration. `alpha` is the share of bad local answers that the
+    caller bears, 0 that of the release; only a stricter one is allowed. `conversation` is the key under which routes
+    stick, "" when the door knows none (`shammah_gateway.conversations`). `forward_reason` is why a door already knows
+    that the teacher must answer ("requested", "uncertified"), "" when the cascade is to decide.
     """
 
     messages: tuple[Message, ...]
@@ -37,6 +42,9 @@ class Query:
     category: str = ""
     user: str = ""
     may_audit: bool = False
+    alpha: float = 0.0
+    conversation: str = ""
+    forward_reason: str = ""
 
     @property
     def text(self) -> str:
@@ -112,7 +120,12 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What the caller gets, and who made it and why."""
+    """What the caller gets, and who made it and why.
+
+    The tokens of a teacher's answer are as billed (0 when nothing was), those of a student's are its own: of the whole
+    prompt with its template, and of the response. `stop_reason` is in the words of the Messages API. `passed_over` are
+    the teachers that were asked before the one that answered, each with why it did not.
+    """
 
     query_id: str
     text: str
@@ -124,3 +137,7 @@ class Answer:
     latency_seconds: float
     attempt: Attempt | None = None
     teacher_model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    stop_reason: str = "end_turn"
+    passed_over: tuple[tuple[str, str], ...] = ()

@@ -38,6 +38,8 @@ def read_ask(request: gateway_pb2.AskRequest, caller: Caller) -> Query:
         category=request.category,
         user=caller.name,
         may_audit="audit" in caller.scopes,
+        alpha=request.alpha,
+        conversation=request.conversation,
     )
 
 
@@ -63,6 +65,9 @@ def write_answer(answer: Answer) -> gateway_pb2.AskResponse:
         else None,
         latency_seconds=answer.latency_seconds,
         teacher_model=answer.teacher_model,
+        input_tokens=answer.input_tokens,
+        output_tokens=answer.output_tokens,
+        stop_reason=answer.stop_reason,
     )
 
 

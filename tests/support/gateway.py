@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from shammah_chassis.errors import ShammahError, UnknownReleaseError
@@ -14,9 +15,13 @@ from shammah_chassis.ulid import new_ulid
 from shammah_gateway.cascade import Cascade
 from shammah_gateway.coins import Coins
 from shammah_gateway.learning import Learner
+from shammah_gateway.money.caps import AtCap, Caps
+from shammah_gateway.money.ledger import Ledger
+from shammah_gateway.money.prices import load_prices
+from shammah_gateway.money.store import LedgerFile
+from shammah_gateway.money.usage import Usage
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.ports import Recorded
-from shammah_gateway.spending import Spending
 from shammah_gateway.student import Student
 from shammah_gateway.teachers.base import Generation, Teacher, TeacherAnswer, Wish
 from shammah_gateway.values import Compared, Generated, Judged, Query, Routed
@@ -143,18 +148,26 @@ class PlainTeacher:
     error: ShammahError | None = None
     asked: list[tuple[Sequence[Message], int]] = field(default_factory=list)
     name: str = "plain"
+    models: tuple[str, ...] = ("claude-sonnet-5-5",)
+    passed_over: tuple[tuple[str, str], ...] = ()
 
     async def answer(self, messages: Sequence[Message], max_tokens: int) -> TeacherAnswer:
         self.asked.append((messages, max_tokens))
         if self.error is not None:
             raise self.error
-        return TeacherAnswer(self.text, "plain-1", "end_turn", 10, 2)
+        usage = Usage(input_tokens=10, output_tokens=2)
+        return TeacherAnswer(self.text, "plain-1", "end_turn", usage, passed_over=self.passed_over)
 
     async def generate(self, wish: Wish) -> Generation:
         raise NotImplementedError
 
     def categories(self) -> None:
         return None
+
+
+def make_ledger(path: Path | None = None, *, baseline: str = "claude-sonnet-5-5", **caps: Any) -> Ledger:
+    """A ledger with the shipped prices; in memory without a path."""
+    return Ledger(LedgerFile(path) if path else None, load_prices(), Caps(**caps), baseline=baseline)
 
 
 class Bench:
@@ -170,12 +183,13 @@ class Bench:
         audit_rate: float = 0.0,
         explore_rate: float = 0.0,
         max_calls: int | None = None,
+        at_cap: AtCap = "refuse",
     ) -> None:
         self.roles = ScriptedRoles()
         self.release = None if no_release else release or make_release()
         self.releases = OneRelease(self.release)
         self.port = teacher or PlainTeacher()
-        self.teacher = None if no_teacher else Teacher(self.port, Spending(None, total=max_calls))
+        self.teacher = None if no_teacher else Teacher(self.port, make_ledger(calls_total=max_calls))
         self.sink = Sink()
         self.monitor = Monitor()
         self.student = Student(self.roles, role_timeout_seconds=2.0)
@@ -186,7 +200,13 @@ class Bench:
             coins=Coins(b"secret", audit_rate, explore_rate),
             monitor=self.monitor,
         )
-        self.cascade = Cascade(student=self.student, releases=self.releases, teacher=self.teacher, learner=self.learner)
+        self.cascade = Cascade(
+            student=self.student,
+            releases=self.releases,
+            teacher=self.teacher,
+            learner=self.learner,
+            at_cap=at_cap,
+        )
 
 
 def ask(text: str = "What is the capital of France?", **changes: Any) -> Query:

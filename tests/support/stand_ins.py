@@ -40,7 +40,8 @@ def stop(*_):
     os._exit(0)
 signal.signal(signal.SIGTERM, stop)
 port = server.server_address[1]
-text = json.dumps({"port": port, "admin_port": port, "pid": os.getpid()})
+more = {"http_port": port} if name == "gateway" else {}
+text = json.dumps({"port": port, "admin_port": port, **more, "pid": os.getpid()})
 path = f"{folder}/{name}.ready.json"
 open(path + ".new", "w").write(text)
 os.replace(path + ".new", path)

@@ -148,6 +148,7 @@ def _fields(settings: PlanSettings, name: str, ports: Ports) -> dict[str, str]:
 
 
 def _own_fields(settings: PlanSettings, name: str, ports: Ports) -> dict[str, str]:
+    own = ports.get(name, {})
     if name == "trainer":
         return {
             "DATA_DIR": str(settings.layout.root / "trainer"),
@@ -162,5 +163,7 @@ def _own_fields(settings: PlanSettings, name: str, ports: Ports) -> dict[str, st
             **targets,
             "TRAINER_TARGET": f"127.0.0.1:{ports['trainer']['port']}",
             "INTERNAL_TOKEN_FILE": str(settings.layout.token_file("internal")),
+            # Unset at the first start: it prefers its well-known port and takes another where that is taken.
+            **({"HTTP_PORT": str(own["http_port"])} if "http_port" in own else {}),
         }
     return {"SESSION_THREADS": "1"}

@@ -23,7 +23,8 @@ def read_status(layout: Layout) -> dict[str, Any] | None:
 
 def format_status(state: dict[str, Any]) -> str:
     """Return the status as lines of text: one for the whole and one a part."""
-    lines = [f"{state['state']}  process {state['pid']}  gateway {state['gateway'] or '-'}"]
+    http = f"  HTTP {state['http']}" if state.get("http") else ""
+    lines = [f"{state['state']}  process {state['pid']}  gateway {state['gateway'] or '-'}{http}"]
     for name, part in state["parts"].items():
         ports = " ".join(f"{key}={value}" for key, value in part.items() if key.endswith("port"))
         restarts = f"  restarts {part['restarts']} (last exit {part['last_exit']})" if part["restarts"] else ""

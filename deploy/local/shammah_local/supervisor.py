@@ -10,7 +10,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -100,7 +100,8 @@ class Supervisor:
             self._was_ready = True
             self._phase = "ready"
             self._report()
-            self._say(f"ready; the gateway is at {self._gateway()}")
+            http = f", HTTP at {self._http()}" if self._http() else ""
+            self._say(f"ready; the gateway is at {self._gateway()}{http}")
         elif time.monotonic() - self._began > self._start_seconds:
             late = [process for process in self._parts if process.state is not PartState.READY]
             names = ", ".join(f"{process.part.name} ({process.state.value})" for process in late)
@@ -125,6 +126,7 @@ class Supervisor:
             "state": self._phase,
             "parts": {process.part.name: process.describe() for process in self._parts},
             "gateway": self._gateway(),
+            "http": self._http(),
         }
         if state == self._written:
             return
@@ -152,8 +154,16 @@ class Supervisor:
         return ""
 
     def _gateway(self) -> str:
-        port = next((process.ports.get("port") for process in self._parts if process.part.name == "gateway"), None)
+        port = self._gateway_ports().get("port")
         return f"127.0.0.1:{port}" if port else ""
+
+    def _http(self) -> str:
+        """Return what users put into ANTHROPIC_BASE_URL; "" without HTTP."""
+        port = self._gateway_ports().get("http_port")
+        return f"http://127.0.0.1:{port}" if port else ""
+
+    def _gateway_ports(self) -> Mapping[str, int]:
+        return next((process.ports for process in self._parts if process.part.name == "gateway"), {})
 
     async def _stop_all(self) -> None:
         self._phase = "stopping"

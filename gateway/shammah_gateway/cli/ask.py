@@ -34,6 +34,7 @@ class AskOptions:
     release: str = ""
     max_tokens: int = 0
     temperature: float = 0.0
+    alpha: float = 0.0
 
 
 def make_request(turns: list[tuple[str, str]], options: AskOptions) -> gateway_pb2.AskRequest:
@@ -46,6 +47,7 @@ def make_request(turns: list[tuple[str, str]], options: AskOptions) -> gateway_p
         release=options.release,
         max_tokens=options.max_tokens,
         temperature=options.temperature,
+        alpha=options.alpha,
     )
 
 

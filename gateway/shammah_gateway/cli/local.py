@@ -17,6 +17,7 @@ from shammah_chassis.errors import ShammahError, UnavailableError
 
 from shammah_gateway.cli.client import GatewayClient, run
 from shammah_gateway.cli.console import as_dict, err, missing, out
+from shammah_gateway.cli.money import print_money
 from shammah_gateway.cli.paths import find_connection
 
 
@@ -90,5 +91,6 @@ def print_status(status: gateway_pb2.GetStatusResponse) -> None:
                 "-" if row.certified else missing(row.rows_missing),
             )
         out.print(categories)
+    print_money(status.money)
     for warning in status.warnings:
         err.print(f"warning: {warning}", markup=False)

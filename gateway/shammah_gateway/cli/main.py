@@ -80,7 +80,7 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 @named_errors
-def ask(
+def ask(  # noqa: PLR0913 - typer makes an option of each parameter
     query: str,
     local_only: Annotated[bool, typer.Option(help="never ask the teacher")] = False,
     allow_degraded: Annotated[
@@ -90,10 +90,19 @@ def ask(
     release: Annotated[str, typer.Option(help="serve by this release")] = "",
     max_tokens: Annotated[int, typer.Option(help="0: the release's own limit")] = 0,
     temperature: float = 0.0,
+    alpha: Annotated[float, typer.Option(help="bear at most this share of bad local answers; 0: the release's")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Ask one query."""
-    options = asking.AskOptions(local_only, allow_degraded, no_learn, release, max_tokens, temperature)
+    options = asking.AskOptions(
+        local_only=local_only,
+        allow_degraded=allow_degraded,
+        no_learn=no_learn,
+        release=release,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        alpha=alpha,
+    )
     asking.ask_once(find_connection(State.data_dir), query, options, as_json=as_json)
 
 

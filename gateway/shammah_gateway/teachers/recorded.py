@@ -29,6 +29,8 @@ class RecordedTeacher:
     """
 
     name = "recorded"
+    # It calls no paid model.
+    models: tuple[str, ...] = ()
 
     def __init__(self, examples: Iterable[Example], teachable: Sequence[Example]) -> None:
         self._answers = {normalise_query(example.query_text): example for example in examples}

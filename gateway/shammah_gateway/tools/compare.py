@@ -58,7 +58,8 @@ async def _compare(
         if context.teacher is None:
             raise UnavailableError("no teacher is set up; give teacher_response")
         progress.report(0.4, "the teacher answers")
-        teacher_response = (await context.teacher.answer(query.messages, TEACHER_TOKENS, purpose="compare")).text
+        told = await context.teacher.answer(query.messages, TEACHER_TOKENS, purpose="compare", caller=query.user)
+        teacher_response = told.text
     progress.report(0.8, "comparing")
     compared = await context.roles.compare(
         release.id,

@@ -47,7 +47,7 @@ async def generate_training_data(context: ToolContext, caller: Caller, asked: Ge
     wish, teacher = await _check_wish(context, asked)
 
     async def make(progress: Progress) -> dict[str, Any]:
-        return await _queue(context, await _collect(context, teacher, wish, progress))
+        return await _queue(context, await _collect(context, teacher, wish, progress, caller=caller.name))
 
     return await run_job(context, caller, "generate_training_data", make, GenerateResult)
 
@@ -74,7 +74,7 @@ async def _check_wish(context: ToolContext, asked: GenerateInput) -> tuple[Wish,
     return wish, context.teacher
 
 
-async def _collect(context: ToolContext, teacher: Teacher, wish: Wish, progress: Progress) -> Sieve:
+async def _collect(context: ToolContext, teacher: Teacher, wish: Wish, progress: Progress, *, caller: str) -> Sieve:
     """Ask the teacher until the wish is met or it has no more; each round is checked before the next one."""
     total = Sieve()
     for turn in range(MAX_ASKS):
@@ -87,7 +87,8 @@ async def _collect(context: ToolContext, teacher: Teacher, wish: Wish, progress:
                 difficulty=wish.difficulty,
                 focus=wish.focus,
                 samples=wish.samples,
-            )
+            ),
+            caller=caller,
         )
         sieve = await asyncio.to_thread(
             sift_offers, made.examples, category=wish.category, teacher=teacher.name, model=made.model

@@ -2,8 +2,8 @@
 
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev rows, order thresholds from strict to lax;
 on exam rows test "risk > alpha" in that order at level delta / C and stop at the first failure; the last pass is the
-threshold. Then the chance that any of the C categories breaks its promise is at most delta. It knows scores and
-grades, no models and no files.
+threshold. Then the chance that any of the C categories breaks its promise is at most delta. A ladder repeats all this
+for stricter alphas. It knows scores and grades, no models and no files.
 """
 
 from __future__ import annotations
@@ -16,21 +16,26 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.releases import Rung
 
 from shammah_trainer.betting import betting_p_value, log_capital
 from shammah_trainer.intervals import binomial_cdf, rows_needed
 from shammah_trainer.thresholds import order_thresholds
 
 __all__ = [
+    "LADDER_ALPHAS",
     "NO_NUMBER_HELPS",
     "CategoryEvidence",
     "Certificate",
     "GradedRow",
     "certify",
+    "certify_ladder",
     "order_thresholds",
 ]
 
 NO_NUMBER_HELPS = -1  # rows_missing when the error rate itself is above alpha
+# The stricter promises that are tried, as far as they lie below the alpha of the release.
+LADDER_ALPHAS = (0.05, 0.02, 0.01)
 _MOST_ERRORS = 20_000  # beyond this many errors no exam of ours will ever reach the bound
 
 
@@ -130,6 +135,37 @@ def certify(
         name: _certify_one(devs[name], exams[name], bound) if name in tried else _no_evidence(exams[name], bound)
         for name in categories
     }
+
+
+def certify_ladder(
+    categories: Mapping[str, CategoryEvidence],
+    certificates: Mapping[str, Certificate],
+    *,
+    alpha: float = 0.05,
+    delta: float = 0.05,
+    max_weight: float = 50.0,
+) -> dict[str, tuple[Rung, ...]]:
+    """Certify the stricter promises of `LADDER_ALPHAS`, on the same rows; `certificates` are those of `alpha`.
+
+    What is guaranteed is each alpha on its own: for every a of the ladder, P(any category's threshold for a has risk
+    > a) <= delta over the draw of the exam, as each a is a whole `certify` at the level delta / C. That all alphas
+    hold at once is only guaranteed with 1 - delta times their number (union bound): the same exam serves them all.
+    A caller who asks for one alpha has the full guarantee for it.
+
+    A category without a threshold at `alpha` gets no rungs, and a rung whose threshold lies below that of a laxer
+    alpha is left out, so that a stricter wish never serves more. Both only forward more, which breaks no promise.
+    Raises as `certify`.
+    """
+    ladders: dict[str, tuple[Rung, ...]] = dict.fromkeys(categories, ())
+    lowest = {name: certificates[name].threshold for name in categories}
+    for stricter in (value for value in LADDER_ALPHAS if value < alpha):
+        found = certify(categories, alpha=stricter, delta=delta, max_weight=max_weight)
+        for name, certificate in found.items():
+            threshold, floor = certificate.threshold, lowest[name]
+            if threshold is not None and floor is not None and threshold >= floor:
+                ladders[name] = (*ladders[name], Rung(stricter, threshold))
+                lowest[name] = threshold
+    return ladders
 
 
 def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:

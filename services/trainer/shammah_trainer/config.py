@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 from shammah_chassis.settings import ServiceSettings
+from shammah_generator.precision import Precision
 
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.rollouts import RolloutSettings
@@ -31,7 +32,7 @@ class TrainerSettings(ServiceSettings):
     alpha: float = Field(0.05, gt=0, lt=1, description="Promised most share of bad local answers, per category.")
     delta: float = Field(0.05, gt=0, lt=1, description="Chance that any promise of a release is wrong.")
     tolerance_points: float = Field(3.0, ge=0, lt=100, description="A category may seem this many points worse.")
-    precision: Literal["fp32", "int8"] = Field("int8", description="Precision that serves, and is certified.")
+    precision: Precision = Field("int8", description="Precision that serves, and is certified.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the generator is trained.")
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="Threads of a round.")
     sft_epochs: int = Field(2, ge=1, le=100, description="Passes over the rows of a round.")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shammah_chassis.releases import CategoryPolicy, Release
+from shammah_chassis.releases import CategoryPolicy, Release, Rung
 
 from shammah_trainer.certify import CategoryEvidence, Certificate, GradedRow
 from shammah_trainer.gate import Outcomes
@@ -101,6 +101,7 @@ def make_policies(
     *,
     labels: Sequence[str],
     limits: Mapping[str, int],
+    ladders: Mapping[str, tuple[Rung, ...]],
 ) -> dict[str, CategoryPolicy]:
     """Return what the release may do in each category that its router knows."""
     policies = {}
@@ -117,6 +118,7 @@ def make_policies(
             local_share=found.local_share if found else 0.0,
             max_new_tokens=limits.get(name, UNTAUGHT_RESPONSE),
             reason=found.reason if found else "not certified: no exam rows",
+            ladder=ladders.get(name, ()),
         )
     return policies
 

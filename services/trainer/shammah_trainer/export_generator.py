@@ -70,7 +70,7 @@ def check_parity(folder: Path, expected: Sequence[Expected], *, threads: int) ->
     context = max(len(entry.prompt) for entry in expected) + 1
     model = GeneratorModel.load(folder, precision="fp32", threads=threads, slots=1, context=context)
     try:
-        differences = [np.max(np.abs(model.prefill(0, entry.prompt)[-1] - entry.logits)) for entry in expected]
+        differences = [np.max(np.abs(model.prefill(0, entry.prompt).logits(0) - entry.logits)) for entry in expected]
     finally:
         model.close()
     worst = float(np.max(differences))

@@ -17,7 +17,7 @@ from shammah_chassis.grading import Grade, SimilarityModel, grade_many
 from shammah_generator.architecture import Architecture
 from shammah_generator.chat import encode_text, load_tokenizer
 from shammah_generator.engine import Engine
-from shammah_generator.model import GeneratorModel
+from shammah_generator.models import load_model
 from shammah_generator.requests import Completion, Request
 from shammah_generator.sampling import Sampling
 from shammah_generator.statistics import FEATURES
@@ -105,7 +105,7 @@ def roll_out(
     missing = [row for row in rows if row.id not in found]
     if not missing:
         return found
-    model = GeneratorModel.load(
+    model = load_model(
         folder,
         precision=settings.precision,
         threads=settings.threads,

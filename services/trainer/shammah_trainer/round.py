@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from shammah_chassis.manifest import Role
-from shammah_chassis.releases import Release
+from shammah_chassis.releases import CategoryPolicy, Release
 from shammah_generator.model import TOKENIZER_NAME
 
-from shammah_trainer.certify import Certificate, certify
+from shammah_trainer.certify import CategoryEvidence, certify, certify_ladder
 from shammah_trainer.evidence import (
     ScoredRow,
     choose_prefilter,
@@ -211,8 +211,8 @@ class Round:
         with self._phases.run("certify", "certifying and comparing with the champion"):
             prefilter = choose_prefilter(dev)
             evidence = gather_evidence(dev, exam, prefilter=prefilter, limits=limits)
-            certificates = certify(evidence, alpha=self._settings.alpha, delta=self._settings.delta)
-            draft = self._make_release(generator, judges, certificates, exam, prefilter=prefilter, limits=limits)
+            policies = self._make_policies(judges, evidence, exam, limits)
+            draft = self._make_release(generator, judges, policies, prefilter=prefilter)
             paired = frozenset(item.row.id for item in before) & frozenset(item.row.id for item in exam)
             gate = decide(
                 gather_outcomes(before, champion, paired),
@@ -248,15 +248,26 @@ class Round:
         judged: dict[str, Judged] = {row.id: entry for row, entry in zip(known, found, strict=True)}
         return combine(rows, rollouts, routes, judged)
 
+    def _make_policies(
+        self,
+        judges: LearnedJudges,
+        evidence: dict[str, CategoryEvidence],
+        exam: Sequence[ScoredRow],
+        limits: dict[str, int],
+    ) -> dict[str, CategoryPolicy]:
+        alpha, delta = self._settings.alpha, self._settings.delta
+        certificates = certify(evidence, alpha=alpha, delta=delta)
+        ladders = certify_ladder(evidence, certificates, alpha=alpha, delta=delta)
+        labels = judges.router.manifest.labels
+        return make_policies(certificates, exam, labels=labels, limits=limits, ladders=ladders)
+
     def _make_release(
         self,
         generator: Version,
         judges: LearnedJudges,
-        certificates: dict[str, Certificate],
-        exam: Sequence[ScoredRow],
+        policies: dict[str, CategoryPolicy],
         *,
         prefilter: float,
-        limits: dict[str, int],
     ) -> Release:
         champion = self._in.champion
         return Release(
@@ -267,7 +278,7 @@ class Round:
             generator=generator.manifest.version,
             validator=judges.validator.manifest.version,
             verdict="undecided",
-            categories=make_policies(certificates, exam, labels=judges.router.manifest.labels, limits=limits),
+            categories=policies,
             prefilter=prefilter,
             alpha=self._settings.alpha,
             delta=self._settings.delta,

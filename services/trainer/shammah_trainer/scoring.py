@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from shammah_chassis.encoder import EncoderSession
+from shammah_chassis.encoder import EncoderSession, precision_of
 from shammah_chassis.manifest import Manifest
 
 
@@ -33,10 +33,15 @@ class Judged:
 
 
 def route_queries(folder: Path, manifest: Manifest, queries: Sequence[str], *, threads: int) -> list[Routed]:
-    """Route queries as `shammah_router.engine` would with this version."""
+    """Route queries as `shammah_router.engine` would with this version, in the precision that it will be served in."""
     if not queries:
         return []
-    session = EncoderSession(folder, threads=threads, max_tokens=int(manifest.config["max_tokens"]))
+    session = EncoderSession(
+        folder,
+        threads=threads,
+        max_tokens=int(manifest.config["max_tokens"]),
+        precision=precision_of(manifest.config),
+    )
     try:
         encoded = session.run(list(queries))
     finally:
@@ -90,7 +95,10 @@ def judge_responses(
 
 
 class SimilarityEncoder:
-    """Embeddings of the unchanged base encoder, for the grader `similarity`; opened at the first use."""
+    """Embeddings of the unchanged base encoder, for the grader `similarity`; opened at the first use.
+
+    Always in float32, as the validator's: a grade is evidence, not a shortcut.
+    """
 
     def __init__(self, router_folder: Path, manifest: Manifest, *, threads: int) -> None:
         self._folder = router_folder

@@ -58,6 +58,8 @@ class AskRequest(_message.Message):
     ROLE_TIMEOUT_SECONDS_FIELD_NUMBER: _builtins.int
     GRADER_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """0 means the default of the release."""
     temperature: _builtins.float
@@ -77,6 +79,10 @@ class AskRequest(_message.Message):
     grader: _builtins.str
     """Grader and category known to the caller, for the example that is made."""
     category: _builtins.str
+    alpha: _builtins.float
+    """Most bad answers that the caller bears, as a share; 0 means the release's. Only a stricter one is allowed."""
+    conversation: _builtins.str
+    """Key of the conversation: one that was forwarded stays with the teacher. Empty: found by how it begins."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Message]: ...
     def __init__(
@@ -93,10 +99,12 @@ class AskRequest(_message.Message):
         role_timeout_seconds: _builtins.float = ...,
         grader: _builtins.str = ...,
         category: _builtins.str = ...,
+        alpha: _builtins.float = ...,
+        conversation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_degraded", b"allow_degraded", "category", b"category", "grader", b"grader", "local_only", b"local_only", "max_tokens", b"max_tokens", "messages", b"messages", "no_learn", b"no_learn", "release", b"release", "role_timeout_seconds", b"role_timeout_seconds", "temperature", b"temperature", "want_attempt", b"want_attempt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_degraded", b"allow_degraded", "alpha", b"alpha", "category", b"category", "conversation", b"conversation", "grader", b"grader", "local_only", b"local_only", "max_tokens", b"max_tokens", "messages", b"messages", "no_learn", b"no_learn", "release", b"release", "role_timeout_seconds", b"role_timeout_seconds", "temperature", b"temperature", "want_attempt", b"want_attempt"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -144,15 +152,25 @@ class AskResponse(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
     TEACHER_MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    STOP_REASON_FIELD_NUMBER: _builtins.int
     query_id: _builtins.str
     text: _builtins.str
     route: Global___Route.ValueType
     reason: _builtins.str
-    """"quality", "router", "uncertified", "unknown_category", "low_quality", "late", "overloaded", "unavailable", "local_only"."""
+    """"quality", "router", "uncertified", "unknown_category", "low_quality", "late", "overloaded", "unavailable", "local_only",
+    "conversation" (it is with the teacher already), "budget" (spent; the answer is degraded).
+    """
     category: _builtins.str
     confidence: _builtins.float
     latency_seconds: _builtins.float
     teacher_model: _builtins.str
+    input_tokens: _builtins.int
+    """As billed by the teacher; the student's own counts where it answers."""
+    output_tokens: _builtins.int
+    stop_reason: _builtins.str
+    """In the words of the Messages API: "end_turn", "max_tokens"."""
     @_builtins.property
     def versions(self) -> _types_pb2.Versions: ...
     @_builtins.property
@@ -170,10 +188,13 @@ class AskResponse(_message.Message):
         attempt: Global___Attempt | None = ...,
         latency_seconds: _builtins.float = ...,
         teacher_model: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        stop_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "versions", b"versions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "category", b"category", "confidence", b"confidence", "latency_seconds", b"latency_seconds", "query_id", b"query_id", "reason", b"reason", "route", b"route", "teacher_model", b"teacher_model", "text", b"text", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "category", b"category", "confidence", b"confidence", "input_tokens", b"input_tokens", "latency_seconds", b"latency_seconds", "output_tokens", b"output_tokens", "query_id", b"query_id", "reason", b"reason", "route", b"route", "stop_reason", b"stop_reason", "teacher_model", b"teacher_model", "text", b"text", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1146,6 +1167,206 @@ class PartStatus(_message.Message):
 Global___PartStatus: _TypeAlias = PartStatus  # noqa: Y015
 
 @_typing.final
+class MoneySpent(_message.Message):
+    """What one purpose has cost. USD are decimal texts, exact: "0.0123"."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CALLS_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHE_READ_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    purpose: _builtins.str
+    """"answer", "teach", "audit" or "compare"."""
+    calls: _builtins.int
+    unknown_calls: _builtins.int
+    """Calls without a known price: they are in no sum."""
+    input_tokens: _builtins.int
+    cache_write_tokens: _builtins.int
+    cache_read_tokens: _builtins.int
+    output_tokens: _builtins.int
+    usd: _builtins.str
+    def __init__(
+        self,
+        *,
+        purpose: _builtins.str = ...,
+        calls: _builtins.int = ...,
+        unknown_calls: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        cache_write_tokens: _builtins.int = ...,
+        cache_read_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        usd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "calls", b"calls", "input_tokens", b"input_tokens", "output_tokens", b"output_tokens", "purpose", b"purpose", "unknown_calls", b"unknown_calls", "usd", b"usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoneySpent: _TypeAlias = MoneySpent  # noqa: Y015
+
+@_typing.final
+class MoneySaved(_message.Message):
+    """What local answers would have cost by one baseline model. The tokens are the student's: estimates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASELINE_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_ANSWERS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ESTIMATED_USD_FIELD_NUMBER: _builtins.int
+    baseline: _builtins.str
+    answers: _builtins.int
+    unknown_answers: _builtins.int
+    """Answers for which the baseline has no known price."""
+    estimated_input_tokens: _builtins.int
+    estimated_output_tokens: _builtins.int
+    estimated_usd: _builtins.str
+    def __init__(
+        self,
+        *,
+        baseline: _builtins.str = ...,
+        answers: _builtins.int = ...,
+        unknown_answers: _builtins.int = ...,
+        estimated_input_tokens: _builtins.int = ...,
+        estimated_output_tokens: _builtins.int = ...,
+        estimated_usd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "baseline", b"baseline", "estimated_input_tokens", b"estimated_input_tokens", "estimated_output_tokens", b"estimated_output_tokens", "estimated_usd", b"estimated_usd", "unknown_answers", b"unknown_answers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoneySaved: _TypeAlias = MoneySaved  # noqa: Y015
+
+@_typing.final
+class MoneyCap(_message.Message):
+    """One cap in USD."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    CALLER_FIELD_NUMBER: _builtins.int
+    CAP_USD_FIELD_NUMBER: _builtins.int
+    CHARGED_USD_FIELD_NUMBER: _builtins.int
+    HELD_USD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """"usd_total", "usd_per_day" or "usd_per_caller_per_day" (then caller is set)."""
+    caller: _builtins.str
+    cap_usd: _builtins.str
+    charged_usd: _builtins.str
+    """What counts against it: what was booked, and what calls without a known end may have cost."""
+    held_usd: _builtins.str
+    """What calls in flight may cost."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        caller: _builtins.str = ...,
+        cap_usd: _builtins.str = ...,
+        charged_usd: _builtins.str = ...,
+        held_usd: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "cap_usd", b"cap_usd", "charged_usd", b"charged_usd", "held_usd", b"held_usd", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MoneyCap: _TypeAlias = MoneyCap  # noqa: Y015
+
+@_typing.final
+class Money(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENT_FIELD_NUMBER: _builtins.int
+    SAVED_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    LEARNING_USD_FIELD_NUMBER: _builtins.int
+    SAVED_USD_FIELD_NUMBER: _builtins.int
+    NET_USD_FIELD_NUMBER: _builtins.int
+    UNKNOWN_CALLS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_MODELS_FIELD_NUMBER: _builtins.int
+    UNSETTLED_USD_FIELD_NUMBER: _builtins.int
+    DAY_FIELD_NUMBER: _builtins.int
+    TODAY_SPENT_USD_FIELD_NUMBER: _builtins.int
+    TODAY_SAVED_USD_FIELD_NUMBER: _builtins.int
+    CAPS_FIELD_NUMBER: _builtins.int
+    AT_CAP_FIELD_NUMBER: _builtins.int
+    BASELINE_MODEL_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
+    PRICES_CAPTURED_FIELD_NUMBER: _builtins.int
+    TODAY_CALLS_FIELD_NUMBER: _builtins.int
+    spent_usd: _builtins.str
+    """All purposes."""
+    learning_usd: _builtins.str
+    """Teaching, audits and comparisons."""
+    saved_usd: _builtins.str
+    net_usd: _builtins.str
+    """saved_usd minus learning_usd."""
+    unknown_calls: _builtins.int
+    """Calls that are in no sum, and the models that have no price."""
+    unsettled_usd: _builtins.str
+    """What calls without a known end may have cost besides."""
+    day: _builtins.str
+    """The day in UTC ("2026-11-22") and what was booked on it."""
+    today_spent_usd: _builtins.str
+    today_saved_usd: _builtins.str
+    at_cap: _builtins.str
+    """"refuse" or "degrade"."""
+    baseline_model: _builtins.str
+    """The model that savings are counted against now."""
+    prices: _builtins.str
+    """Where the prices are from, and the day that they were read."""
+    prices_captured: _builtins.str
+    today_calls: _builtins.int
+    @_builtins.property
+    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneySpent]: ...
+    @_builtins.property
+    def saved(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneySaved]: ...
+    @_builtins.property
+    def unknown_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def caps(self) -> _containers.RepeatedCompositeFieldContainer[Global___MoneyCap]: ...
+    def __init__(
+        self,
+        *,
+        spent: _abc.Iterable[Global___MoneySpent] | None = ...,
+        saved: _abc.Iterable[Global___MoneySaved] | None = ...,
+        spent_usd: _builtins.str = ...,
+        learning_usd: _builtins.str = ...,
+        saved_usd: _builtins.str = ...,
+        net_usd: _builtins.str = ...,
+        unknown_calls: _builtins.int = ...,
+        unknown_models: _abc.Iterable[_builtins.str] | None = ...,
+        unsettled_usd: _builtins.str = ...,
+        day: _builtins.str = ...,
+        today_spent_usd: _builtins.str = ...,
+        today_saved_usd: _builtins.str = ...,
+        caps: _abc.Iterable[Global___MoneyCap] | None = ...,
+        at_cap: _builtins.str = ...,
+        baseline_model: _builtins.str = ...,
+        prices: _builtins.str = ...,
+        prices_captured: _builtins.str = ...,
+        today_calls: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_cap", b"at_cap", "baseline_model", b"baseline_model", "caps", b"caps", "day", b"day", "learning_usd", b"learning_usd", "net_usd", b"net_usd", "prices", b"prices", "prices_captured", b"prices_captured", "saved", b"saved", "saved_usd", b"saved_usd", "spent", b"spent", "spent_usd", b"spent_usd", "today_calls", b"today_calls", "today_saved_usd", b"today_saved_usd", "today_spent_usd", b"today_spent_usd", "unknown_calls", b"unknown_calls", "unknown_models", b"unknown_models", "unsettled_usd", b"unsettled_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Money: _TypeAlias = Money  # noqa: Y015
+
+@_typing.final
 class GetStatusRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1177,6 +1398,7 @@ class GetStatusResponse(_message.Message):
     PROMISE_FIELD_NUMBER: _builtins.int
     QUEUE_SIZE_FIELD_NUMBER: _builtins.int
     WARNINGS_FIELD_NUMBER: _builtins.int
+    MONEY_FIELD_NUMBER: _builtins.int
     champion: _builtins.str
     candidate: _builtins.str
     queries: _builtins.int
@@ -1194,6 +1416,8 @@ class GetStatusResponse(_message.Message):
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryCertificate]: ...
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def money(self) -> Global___Money: ...
     def __init__(
         self,
         *,
@@ -1210,10 +1434,11 @@ class GetStatusResponse(_message.Message):
         promise: _builtins.str = ...,
         queue_size: _builtins.int = ...,
         warnings: _abc.Iterable[_builtins.str] | None = ...,
+        money: Global___Money | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["money", b"money"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "categories", b"categories", "champion", b"champion", "failed", b"failed", "forwarded", b"forwarded", "local", b"local", "parts", b"parts", "promise", b"promise", "queries", b"queries", "queue_size", b"queue_size", "spooled", b"spooled", "teacher_calls", b"teacher_calls", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate", b"candidate", "categories", b"categories", "champion", b"champion", "failed", b"failed", "forwarded", b"forwarded", "local", b"local", "money", b"money", "parts", b"parts", "promise", b"promise", "queries", b"queries", "queue_size", b"queue_size", "spooled", b"spooled", "teacher_calls", b"teacher_calls", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,27 +25,27 @@ _sym_db = _symbol_database.Default()
 from shammah.v1 import types_pb2 as shammah_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashammah/v1/generator.proto\x12\nshammah.v1\x1a\x16shammah/v1/types.proto\"m\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\"q\n\x0fGenerateRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.shammah.v1.Message\x12&\n\x08sampling\x18\x03 \x01(\x0b\x32\x14.shammah.v1.Sampling\"\xce\x01\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12/\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.shammah.v1.FinishReason\x12\x34\n\nstatistics\x18\x05 \x01(\x0b\x32 .shammah.v1.GenerationStatistics\x12\x0f\n\x07release\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\"U\n\x14GenerateBatchRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.shammah.v1.GenerateBatchItem\"b\n\x11GenerateBatchItem\x12%\n\x08messages\x18\x01 \x03(\x0b\x32\x13.shammah.v1.Message\x12&\n\x08sampling\x18\x02 \x01(\x0b\x32\x14.shammah.v1.Sampling\"\xbd\x01\n\x15GenerateBatchResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.shammah.v1.FinishReason\x12\x34\n\nstatistics\x18\x04 \x01(\x0b\x32 .shammah.v1.GenerationStatistics\x12\x0f\n\x07release\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb3\x01\n\x10GeneratorService\x12G\n\x08Generate\x12\x1b.shammah.v1.GenerateRequest\x1a\x1c.shammah.v1.GenerateResponse0\x01\x12V\n\rGenerateBatch\x12 .shammah.v1.GenerateBatchRequest\x1a!.shammah.v1.GenerateBatchResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ashammah/v1/generator.proto\x12\nshammah.v1\x1a\x16shammah/v1/types.proto\"\x92\x01\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12\r\n\x05top_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x13\n\x0bjson_schema\x18\x07 \x01(\t\x12\x0e\n\x06labels\x18\x08 \x03(\t\"q\n\x0fGenerateRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\x12%\n\x08messages\x18\x02 \x03(\x0b\x32\x13.shammah.v1.Message\x12&\n\x08sampling\x18\x03 \x01(\x0b\x32\x14.shammah.v1.Sampling\"\x84\x02\n\x10GenerateResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x10\n\x08logprobs\x18\x03 \x03(\x02\x12/\n\rfinish_reason\x18\x04 \x01(\x0e\x32\x18.shammah.v1.FinishReason\x12\x34\n\nstatistics\x18\x05 \x01(\x0b\x32 .shammah.v1.GenerationStatistics\x12\x0f\n\x07release\x18\x06 \x01(\t\x12\x0f\n\x07version\x18\x07 \x01(\t\x12\x34\n\nconstraint\x18\x08 \x01(\x0b\x32 .shammah.v1.ConstraintStatistics\"U\n\x14GenerateBatchRequest\x12\x0f\n\x07release\x18\x01 \x01(\t\x12,\n\x05items\x18\x02 \x03(\x0b\x32\x1d.shammah.v1.GenerateBatchItem\"b\n\x11GenerateBatchItem\x12%\n\x08messages\x18\x01 \x03(\x0b\x32\x13.shammah.v1.Message\x12&\n\x08sampling\x18\x02 \x01(\x0b\x32\x14.shammah.v1.Sampling\"\xf3\x01\n\x15GenerateBatchResponse\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\rfinish_reason\x18\x03 \x01(\x0e\x32\x18.shammah.v1.FinishReason\x12\x34\n\nstatistics\x18\x04 \x01(\x0b\x32 .shammah.v1.GenerationStatistics\x12\x0f\n\x07release\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x34\n\nconstraint\x18\x07 \x01(\x0b\x32 .shammah.v1.ConstraintStatistics*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb3\x01\n\x10GeneratorService\x12G\n\x08Generate\x12\x1b.shammah.v1.GenerateRequest\x1a\x1c.shammah.v1.GenerateResponse0\x01\x12V\n\rGenerateBatch\x12 .shammah.v1.GenerateBatchRequest\x1a!.shammah.v1.GenerateBatchResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shammah.v1.generator_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=880
-  _globals['_FINISHREASON']._serialized_end=975
-  _globals['_SAMPLING']._serialized_start=66
-  _globals['_SAMPLING']._serialized_end=175
-  _globals['_GENERATEREQUEST']._serialized_start=177
-  _globals['_GENERATEREQUEST']._serialized_end=290
-  _globals['_GENERATERESPONSE']._serialized_start=293
-  _globals['_GENERATERESPONSE']._serialized_end=499
-  _globals['_GENERATEBATCHREQUEST']._serialized_start=501
-  _globals['_GENERATEBATCHREQUEST']._serialized_end=586
-  _globals['_GENERATEBATCHITEM']._serialized_start=588
-  _globals['_GENERATEBATCHITEM']._serialized_end=686
-  _globals['_GENERATEBATCHRESPONSE']._serialized_start=689
-  _globals['_GENERATEBATCHRESPONSE']._serialized_end=878
-  _globals['_GENERATORSERVICE']._serialized_start=978
-  _globals['_GENERATORSERVICE']._serialized_end=1157
+  _globals['_FINISHREASON']._serialized_start=1026
+  _globals['_FINISHREASON']._serialized_end=1121
+  _globals['_SAMPLING']._serialized_start=67
+  _globals['_SAMPLING']._serialized_end=213
+  _globals['_GENERATEREQUEST']._serialized_start=215
+  _globals['_GENERATEREQUEST']._serialized_end=328
+  _globals['_GENERATERESPONSE']._serialized_start=331
+  _globals['_GENERATERESPONSE']._serialized_end=591
+  _globals['_GENERATEBATCHREQUEST']._serialized_start=593
+  _globals['_GENERATEBATCHREQUEST']._serialized_end=678
+  _globals['_GENERATEBATCHITEM']._serialized_start=680
+  _globals['_GENERATEBATCHITEM']._serialized_end=778
+  _globals['_GENERATEBATCHRESPONSE']._serialized_start=781
+  _globals['_GENERATEBATCHRESPONSE']._serialized_end=1024
+  _globals['_GENERATORSERVICE']._serialized_start=1124
+  _globals['_GENERATORSERVICE']._serialized_end=1303
 # @@protoc_insertion_point(module_scope)

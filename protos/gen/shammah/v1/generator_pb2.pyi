@@ -54,6 +54,8 @@ class Sampling(_message.Message):
     TOP_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    JSON_SCHEMA_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     max_tokens: _builtins.int
     """0 means the service's default."""
     temperature: _builtins.float
@@ -63,8 +65,14 @@ class Sampling(_message.Message):
     top_p: _builtins.float
     """In (0, 1]; 0 means 1."""
     seed: _builtins.int
+    json_schema: _builtins.str
+    """The response is a JSON text that satisfies this JSON schema; at most 64 KiB. Not together with labels."""
     @_builtins.property
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The response is one of these: at most 1,000, none empty."""
+
     def __init__(
         self,
         *,
@@ -74,10 +82,12 @@ class Sampling(_message.Message):
         top_p: _builtins.float = ...,
         seed: _builtins.int = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
+        json_schema: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_schema", b"json_schema", "labels", b"labels", "max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -121,6 +131,7 @@ class GenerateResponse(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     finish_reason: Global___FinishReason.ValueType
     """Set in the last message only."""
@@ -134,6 +145,10 @@ class GenerateResponse(_message.Message):
 
     @_builtins.property
     def statistics(self) -> _types_pb2.GenerationStatistics: ...
+    @_builtins.property
+    def constraint(self) -> _types_pb2.ConstraintStatistics:
+        """Set in the last message of a constrained response only."""
+
     def __init__(
         self,
         *,
@@ -144,10 +159,11 @@ class GenerateResponse(_message.Message):
         statistics: _types_pb2.GenerationStatistics | None = ...,
         release: _builtins.str = ...,
         version: _builtins.str = ...,
+        constraint: _types_pb2.ConstraintStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "logprobs", b"logprobs", "release", b"release", "statistics", b"statistics", "text", b"text", "token_ids", b"token_ids", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "finish_reason", b"finish_reason", "logprobs", b"logprobs", "release", b"release", "statistics", b"statistics", "text", b"text", "token_ids", b"token_ids", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,6 +226,7 @@ class GenerateBatchResponse(_message.Message):
     STATISTICS_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    CONSTRAINT_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Position of the item in the request."""
     text: _builtins.str
@@ -218,6 +235,10 @@ class GenerateBatchResponse(_message.Message):
     version: _builtins.str
     @_builtins.property
     def statistics(self) -> _types_pb2.GenerationStatistics: ...
+    @_builtins.property
+    def constraint(self) -> _types_pb2.ConstraintStatistics:
+        """Set for a constrained response only."""
+
     def __init__(
         self,
         *,
@@ -227,10 +248,11 @@ class GenerateBatchResponse(_message.Message):
         statistics: _types_pb2.GenerationStatistics | None = ...,
         release: _builtins.str = ...,
         version: _builtins.str = ...,
+        constraint: _types_pb2.ConstraintStatistics | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["statistics", b"statistics"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "statistics", b"statistics"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "release", b"release", "statistics", b"statistics", "text", b"text", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["constraint", b"constraint", "finish_reason", b"finish_reason", "index", b"index", "release", b"release", "statistics", b"statistics", "text", b"text", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

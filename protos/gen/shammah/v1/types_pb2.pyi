@@ -147,6 +147,38 @@ class GenerationStatistics(_message.Message):
 Global___GenerationStatistics: _TypeAlias = GenerationStatistics  # noqa: Y015
 
 @_typing.final
+class ConstraintStatistics(_message.Message):
+    """What a JSON schema or a set of labels did to a generation, in nats and tokens. The statistics above stay those of the
+    model's own distribution.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FORCED_TOKENS_FIELD_NUMBER: _builtins.int
+    UNCONSTRAINED_SUM_LOGPROB_FIELD_NUMBER: _builtins.int
+    ALLOWED_SUM_LOGPROB_FIELD_NUMBER: _builtins.int
+    forced_tokens: _builtins.int
+    """Positions whose likeliest token was not allowed."""
+    unconstrained_sum_logprob: _builtins.float
+    """Log-probabilities of the likeliest token at each position, allowed or not."""
+    allowed_sum_logprob: _builtins.float
+    """Log-probabilities of all allowed tokens together, at each position."""
+    def __init__(
+        self,
+        *,
+        forced_tokens: _builtins.int = ...,
+        unconstrained_sum_logprob: _builtins.float = ...,
+        allowed_sum_logprob: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_sum_logprob", b"allowed_sum_logprob", "forced_tokens", b"forced_tokens", "unconstrained_sum_logprob", b"unconstrained_sum_logprob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConstraintStatistics: _TypeAlias = ConstraintStatistics  # noqa: Y015
+
+@_typing.final
 class Provenance(_message.Message):
     """Where an example comes from and what may be done with it."""
 

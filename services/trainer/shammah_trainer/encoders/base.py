@@ -44,7 +44,9 @@ def make_base_router(encoder_folder: Path, out: Path) -> RoleResult:
     """
     body = load_hugging_face(encoder_folder)
     network = RouterNetwork(body).eval()
-    config = _config(body, "router", ROUTER_TOKENS) | {"category_floor": RouterHyper().category_floor}
+    hyper = RouterHyper()
+    config = _config(body, "router", ROUTER_TOKENS)
+    config |= {"category_floor": hyper.category_floor, "precision": hyper.precision}
     save_version(out, network.state_dict(), config=config, labels=(), tokenizer=_tokenizer(encoder_folder))
     export_graph(network, ROUTER_GRAPH, out)
     sample = Sample([query for query, _ in SAMPLE_PAIRS], config["max_tokens"], {})

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shammah_chassis.encoder import Precision
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.text import normalise_query
 
@@ -56,6 +57,8 @@ class RouterHyper:
     """Share of a category's own cross-fitted queries that may fall under its nearness floor, before the margin."""
     nearness_margin: float = 0.05
     """Cosine by which the floor is lowered: a few hundred rows don't show the edge of a category."""
+    precision: Precision = "int8"
+    """How the version is calibrated and served. The router only saves work; what is good enough the validator says."""
 
 
 @dataclass(frozen=True, slots=True)

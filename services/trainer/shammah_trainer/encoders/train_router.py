@@ -1,4 +1,4 @@
-"""One round of the router: embed once, fit the heads on the cached embeddings.
+"""One round of the router: embed once, with the graph and precision that will serve; fit the heads on the embeddings.
 
 The encoder itself stays as it is, so its embedding is comparable over all versions. Knows nothing of where rows come
 from or what a release is.
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from shammah_chassis.encoder import TOKENIZER_NAME, TextTokenizer, pad_rows, plan_batches
+from shammah_chassis.encoder import TOKENIZER_NAME, EncoderSession, Precision
 from shammah_chassis.errors import InvalidInputError
 from torch import Tensor
 
@@ -54,15 +54,15 @@ def train_router(
         raise InvalidInputError("no rows to train the router on; it needs at least 1 with a query and a category")
     network, parent = load_router(parent_folder)
     labels = extend_labels(parent.labels, [row.category for row in rows])
-    tokenizer = parent_folder / TOKENIZER_NAME
     max_tokens = int(parent.config["max_tokens"])
     queries = [row.query for row in rows]
-    embeddings = embed_texts(network, TextTokenizer(tokenizer, max_tokens=max_tokens), queries)
+    embeddings = embed_queries(parent_folder, queries, max_tokens=max_tokens, precision=hyper.precision)
     local_before = _measure_local(network, embeddings, rows)
     before, after = _train_categories(network, embeddings, rows, (parent.labels, labels), hyper=hyper, seed=seed)
     local = fit_local_head(network, embeddings, rows)
 
-    config = parent.config | {"category_floor": hyper.category_floor}
+    config = parent.config | {"category_floor": hyper.category_floor, "precision": hyper.precision}
+    tokenizer = parent_folder / TOKENIZER_NAME
     save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=tokenizer)
     texts = (queries + [query for query, _ in SAMPLE_PAIRS])[:PARITY_ROWS]
     sample = Sample(texts, max_tokens, {})
@@ -109,15 +109,19 @@ def _train_categories(
     return before, after
 
 
-def embed_texts(network: RouterNetwork, tokenizer: TextTokenizer, texts: Sequence[str]) -> Tensor:
-    """Return the unit vectors `[n, D]` of texts in their order, batched by length, without gradients."""
-    rows = tokenizer.encode(texts)
-    embeddings = torch.zeros(len(rows), network.body.shape.hidden_size)
-    with torch.no_grad():
-        for batch in plan_batches([len(row.ids) for row in rows]):
-            inputs = [torch.from_numpy(array) for array in pad_rows([rows[number] for number in batch]).values()]
-            embeddings[batch] = network.embed(*inputs)
-    return embeddings
+def embed_queries(folder: Path, queries: Sequence[str], *, max_tokens: int, precision: Precision) -> Tensor:
+    """Return the unit vectors `[n, D]` of queries, by the graph of a version, as its engine would see them.
+
+    A round leaves the encoder as it is, so the parent's graph speaks for the new version too.
+
+    Raises:
+        ArtifactError: the version has no readable graph.
+    """
+    session = EncoderSession(folder, threads=torch.get_num_threads(), max_tokens=max_tokens, precision=precision)
+    try:
+        return torch.from_numpy(session.embed(queries))
+    finally:
+        session.close()
 
 
 def fit_local_head(network: RouterNetwork, embeddings: Tensor, rows: Sequence[RouterRow]) -> Logistic:
