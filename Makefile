@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PROJECTS := protos services/chassis services/router services/generator services/validator services/trainer gateway deploy/local
+PROJECTS := protos services/chassis services/router services/generator services/validator services/trainer gateway gateway/client deploy/local
 SOURCES := services gateway deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap results clean
+.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap bench-peers bench-generator results clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ $(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PRO
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt \
 	  --editable protos --editable "services/chassis[cpu]" --editable "services/router[cpu]" \
 	  --editable "services/generator[cpu]" --editable "services/validator[cpu]" --editable "services/trainer[cpu]" \
-	  --editable gateway --editable deploy/local
+	  --editable gateway --editable gateway/client --editable deploy/local
 	touch $(STAMP)
 
 models: setup ## Fetch, check and convert the base models (once)
@@ -41,7 +41,8 @@ lint: setup
 
 types: setup
 	$(BIN)/mypy services/chassis/shammah_chassis services/router/shammah_router services/generator/shammah_generator \
-	  services/validator/shammah_validator services/trainer/shammah_trainer gateway/shammah_gateway deploy/local/shammah_local
+	  services/validator/shammah_validator services/trainer/shammah_trainer gateway/shammah_gateway gateway/client/shammah_client \
+	  deploy/local/shammah_local
 
 format: setup ## Format the sources
 	$(BIN)/ruff format .
@@ -60,6 +61,14 @@ bench-loop: setup ## Learn four real families, before and after (about 40 minute
 
 bench-swap: setup ## 200 requests over a release swap, and a rollback
 	$(BIN)/python tests/bench/swap.py
+
+bench-peers: ## Compile llama.cpp for the benchmarks into .bench/venv (about 10 minutes, once)
+	test -x .bench/venv/bin/python || $(PYTHON) -m venv .bench/venv
+	.bench/venv/bin/python -m pip install --quiet --no-binary llama-cpp-python \
+	  --requirement tests/bench/peers/requirements-llama.txt
+
+bench-generator: setup ## The generator against llama.cpp and transformers (see tests/bench/peers; needs ../shared/data)
+	$(BIN)/python tests/bench/generator.py
 
 results: setup ## Render tests/bench/RESULTS.md from tests/bench/results
 	$(BIN)/python tests/bench/render.py

@@ -34,6 +34,8 @@ from shammah_chassis.settings import ServiceSettings
 from shammah_chassis.status import to_error
 from shammah_gateway.config import GatewaySettings
 from shammah_gateway.gateway import Gateway, open_gateway
+from shammah_gateway.money.usage import Usage
+from shammah_gateway.readings import list_readings
 from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 from support.example_values import make_example
 from support.scripted_pods import Cluster, run_cluster
@@ -366,7 +368,7 @@ async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: Wor
     assert result.estimated_improvement > 0
     assert await call(world.stub.GetJob(pb.GetJobRequest(id=result.job.id))) is not None
     # Nothing was learned, nobody was asked.
-    assert world.gateway.teacher is not None and world.gateway.teacher.spending.calls == 0
+    assert world.gateway.ledger.calls == 0
 
 
 async def test_train_follows_the_round_until_its_release_serves(world: World) -> None:
@@ -415,10 +417,28 @@ async def test_status_and_releases_tell_the_state(world: World) -> None:
         *("router", "generator", "validator", "trainer", "nats", "teacher")
     }
     assert status.promise.startswith("promise not monitored")
+    assert (status.money.baseline_model, status.money.at_cap) == ("claude-sonnet-5-5", "refuse")
     listed = await call(world.stub.ListReleases(pb.ListReleasesRequest()))
     assert [(entry.id, entry.state) for entry in listed.releases] == [(world.first.id, "champion")]
     pinned = await call(world.stub.PinRelease(pb.PinReleaseRequest(release=world.first.id, pinned=True)))
     assert pinned.release.pinned
+
+
+async def test_money_is_in_status_and_metrics(world: World) -> None:
+    await call(world.stub.Ask(ask("Where is Rome?")))
+    world.cluster.script.quality = 0.1
+    await call(world.stub.Ask(ask("poems query number 1")))
+    money = (await call(world.stub.GetStatus(pb.GetStatusRequest()))).money
+    answers = {entry.purpose: entry for entry in money.spent}["answer"]
+    # Recorded answers have a known price: nothing.
+    assert (answers.calls, answers.unknown_calls, answers.usd, money.spent_usd) == (1, 0, "0", "0")
+    (saved,) = money.saved
+    assert (saved.baseline, saved.answers) == ("claude-sonnet-5-5", 1)
+    world.gateway.ledger.book("teach", model="claude-sonnet-5-5", usage=Usage(output_tokens=100_000))
+    shown = {reading.name: reading.read() for reading in list_readings(world.gateway)}
+    assert shown["shammah_spent_teach_usd_total"] == 1.0
+    assert shown["shammah_net_usd"] == pytest.approx(float(saved.estimated_usd) - 1.0)
+    assert shown["shammah_teacher_calls_total"] == 1
 
 
 async def test_200_queries_over_a_swap_and_a_rollback_none_fails_is_mixed_or_forwarded(world: World) -> None:

@@ -153,6 +153,8 @@ async def test_a_round_learns_certifies_proposes_and_acknowledges(
     assert release.position == sequence
     assert release.ancestry == (before.release,)
     assert release.categories["switch"].threshold is not None
+    # This release is certified for .2 only; its exam rows prove .05 too, but neither .02 nor .01.
+    assert [rung.alpha for rung in release.categories["switch"].ladder] == [0.05]
     assert release.fence > 0
     # The manifest says where it came from and by which policy.
     folder = await store.fetch_version("generator", release.generator, tmp_path / "cache")

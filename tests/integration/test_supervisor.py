@@ -93,6 +93,7 @@ def test_it_says_where_the_gateway_is_once_all_is_ready(start) -> None:
     state = up.wait_ready()
     assert state["pid"] == up.process.pid
     assert state["gateway"] == f"127.0.0.1:{state['parts']['gateway']['port']}"
+    assert state["http"] == f"http://127.0.0.1:{state['parts']['gateway']['http_port']}"
     assert set(state["parts"]) == {"nats", "trainer", "router", "gateway"}
     assert all(part["state"] == "ready" for part in state["parts"].values())
     assert state["parts"]["router"]["admin_port"] == state["parts"]["router"]["port"]

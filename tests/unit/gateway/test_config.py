@@ -6,6 +6,7 @@ import pytest
 from shammah_chassis.errors import InvalidInputError
 from shammah_gateway.config import GatewaySettings
 from shammah_gateway.teachers.choice import open_teacher
+from support.gateway import make_ledger
 
 
 def test_lists_are_read_from_commas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -21,7 +22,14 @@ def test_lists_are_read_from_commas(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("AUDIT_RATE", "1.5"), ("TEACHER", "oracle"), ("NO_SUCH_THING", "1"), ("TEACHER_MAX_CALLS", "-1")],
+    [
+        ("AUDIT_RATE", "1.5"),
+        ("TEACHER", "oracle"),
+        ("NO_SUCH_THING", "1"),
+        ("TEACHER_MAX_CALLS", "-1"),
+        ("USD_PER_DAY", "-1"),
+        ("AT_CAP", "ask"),
+    ],
 )
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, value: str) -> None:
     monkeypatch.setenv("SHAMMAH_GATEWAY_DATA_DIR", str(tmp_path))
@@ -32,5 +40,5 @@ def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 async def test_a_recorded_teacher_needs_files_and_none_is_nobody(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError):
-        await open_teacher(GatewaySettings(data_dir=tmp_path, teacher="recorded"))
-    assert await open_teacher(GatewaySettings(data_dir=tmp_path)) is None
+        await open_teacher(GatewaySettings(data_dir=tmp_path, teacher="recorded"), make_ledger())
+    assert await open_teacher(GatewaySettings(data_dir=tmp_path), make_ledger()) is None

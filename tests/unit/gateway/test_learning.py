@@ -41,7 +41,7 @@ async def test_an_audit_sends_a_local_answer_to_the_teacher_and_grades_it() -> N
     assert (example.provenance.origin, example.provenance.propensity) == ("audit", 1.0)
     assert (example.response, example.student_attempt) == ("Lyon", "Paris")
     assert bench.monitor.audited == (1, 1)
-    assert bench.teacher.spending.spent("audit").calls == 1
+    assert bench.teacher.ledger.summary().spent["audit"].calls == 1
 
 
 async def test_an_agreeing_audit_is_no_error() -> None:

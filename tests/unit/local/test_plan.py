@@ -62,6 +62,13 @@ def test_the_gateway_is_told_where_the_others_are(tmp_path: Path) -> None:
     assert environment["SHAMMAH_GATEWAY_PORT"] == "0"
 
 
+def test_the_gateway_prefers_its_well_known_http_port_and_keeps_the_one_that_it_had(tmp_path: Path) -> None:
+    launch = plan(tmp_path)["gateway"].launch
+    assert "SHAMMAH_GATEWAY_HTTP_PORT" not in launch(PORTS).environment
+    again = launch({**PORTS, "gateway": {"port": 4005, "admin_port": 5005, "http_port": 6005}})
+    assert again.environment["SHAMMAH_GATEWAY_HTTP_PORT"] == "6005"
+
+
 def test_a_part_that_starts_again_is_told_its_own_ports(tmp_path: Path) -> None:
     environment = plan(tmp_path)["router"].launch(PORTS).environment
     assert environment["SHAMMAH_ROUTER_PORT"] == "4003"

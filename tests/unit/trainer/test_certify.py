@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.releases import Rung
 from shammah_trainer.betting import betting_p_value
 from shammah_trainer.certify import (
+    LADDER_ALPHAS,
     NO_NUMBER_HELPS,
     CategoryEvidence,
     GradedRow,
     certify,
+    certify_ladder,
     order_thresholds,
 )
 from shammah_trainer.intervals import binomial_cdf
@@ -203,6 +206,49 @@ class TestWeightedRows:
         assert rejected / 1000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
 
 
+class TestLadder:
+    def test_each_stricter_alpha_is_a_whole_certification_of_its_own(self) -> None:
+        evidence = {"a": CategoryEvidence(rows(60, 0), rows(150, 0)), "b": CategoryEvidence(rows(30, 30), rows(50, 50))}
+        found = certify(evidence)
+        # 0 errors: 150 rows prove .05 and (0.98 ** 150 = .048 > .025) not .02, as two categories share delta.
+        assert certify_ladder(evidence, found) == {"a": (), "b": ()}
+        alone = {"a": evidence["a"]}
+        assert certify_ladder(alone, certify(alone)) == {"a": (Rung(0.02, 0.9),)}
+        more = {"a": CategoryEvidence(rows(60, 0), rows(299, 0))}
+        assert certify_ladder(more, certify(more)) == {"a": (Rung(0.02, 0.9), Rung(0.01, 0.9))}
+
+    def test_only_alphas_below_that_of_the_release_are_tried(self) -> None:
+        evidence = {"a": CategoryEvidence(rows(60, 0), rows(400, 0))}
+        for alpha, expected in ((0.2, [0.05, 0.02, 0.01]), (0.05, [0.02, 0.01]), (0.01, [])):
+            ladder = certify_ladder(evidence, certify(evidence, alpha=alpha), alpha=alpha)["a"]
+            assert [rung.alpha for rung in ladder] == expected
+
+    def test_a_stricter_alpha_has_a_stricter_threshold_where_the_errors_lie_low(self) -> None:
+        mixed = rows(800, 0) + rows(190, 10, good_score=0.6, bad_score=0.6)
+        evidence = {"a": CategoryEvidence(mixed, mixed)}
+        found = certify(evidence)
+        assert found["a"].threshold == 0.6
+        # 10 errors in 1,000 prove .02, not .01.
+        assert certify_ladder(evidence, found) == {"a": (Rung(0.02, 0.6), Rung(0.01, 0.9))}
+
+    def test_a_category_without_a_threshold_gets_no_rung(self) -> None:
+        # At .05 the order starts at .9, where the exam has bad luck; at .01 it starts at .5, which passes alone.
+        dev = rows(60, 0) + rows(40, 0, good_score=0.5)
+        evidence = {"a": CategoryEvidence(dev, rows(60, 3) + rows(1500, 0, good_score=0.5))}
+        assert certify(evidence, alpha=0.01)["a"].threshold == 0.5
+        assert certify(evidence)["a"].threshold is None
+        assert certify_ladder(evidence, certify(evidence)) == {"a": ()}
+
+    def test_a_rung_that_would_serve_more_than_a_laxer_one_is_left_out(self) -> None:
+        # At .05 the order stops at .7, where the bad answers are; at .01 it starts below them.
+        dev = rows(50, 0) + rows(1, 0, good_score=0.7) + rows(50, 0, good_score=0.5)
+        exam = rows(100, 0) + rows(0, 20, bad_score=0.7) + rows(5000, 0, good_score=0.5)
+        evidence = {"a": CategoryEvidence(dev, exam)}
+        assert certify(evidence, alpha=0.01)["a"].threshold == 0.5
+        assert certify(evidence)["a"].threshold == 0.9
+        assert [r for r in certify_ladder(evidence, certify(evidence))["a"] if r.threshold < 0.9] == []
+
+
 RELEASES = 1000
 NOISE = 2 * math.sqrt(0.05 * 0.95 / RELEASES)
 
@@ -229,6 +275,34 @@ class TestPromiseOverSimulatedReleases:
                 for name, c in certificates.items()
             )
         assert broken / RELEASES <= 0.05 + NOISE
+
+    @pytest.mark.parametrize(
+        "kinds",
+        [
+            pytest.param([(0.02, 0.0), (0.01, 0.0)], id="at the stricter boundaries with a useless score"),
+            pytest.param([(0.03, 0.9), (0.015, 0.6)], id="above them with a score that ranks"),
+            pytest.param([(0.004, 0.5), (0.02, 0.0), (0.30, 0.2)], id="good, boundary and hopeless"),
+        ],
+    )
+    def test_each_alpha_of_the_ladder_breaks_its_promise_more_rarely_than_delta(
+        self, kinds: list[tuple[float, float]]
+    ) -> None:
+        rng = np.random.default_rng(13)
+        broken, earned = dict.fromkeys(LADDER_ALPHAS[1:], 0), dict.fromkeys(LADDER_ALPHAS[1:], 0)
+        releases = 400
+        for _ in range(releases):
+            evidence = {
+                str(i): CategoryEvidence(draw(rng, 100, *kind), draw(rng, 700, *kind)) for i, kind in enumerate(kinds)
+            }
+            ladders = certify_ladder(evidence, certify(evidence))
+            for alpha in broken:
+                rungs = {name: rung for name, ladder in ladders.items() for rung in ladder if rung.alpha == alpha}
+                earned[alpha] += bool(rungs)
+                broken[alpha] += any(true_risk(r.threshold, *kinds[int(name)]) >= alpha for name, r in rungs.items())
+        for alpha, count in broken.items():
+            assert count / releases <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / releases)
+            # A ladder that is never climbed would keep every promise.
+            assert earned[alpha] > 0
 
     def test_a_student_at_one_percent_is_mostly_certified_with_two_hundred_rows(self) -> None:
         rng = np.random.default_rng(8)

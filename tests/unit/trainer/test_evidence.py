@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from shammah_chassis.releases import CategoryPolicy, Release
+from shammah_chassis.releases import CategoryPolicy, Release, Rung
+from shammah_trainer.certify import certify, certify_ladder
 from shammah_trainer.evidence import (
     ScoredRow,
     choose_prefilter,
@@ -11,6 +12,7 @@ from shammah_trainer.evidence import (
     gather_evidence,
     gather_outcomes,
     is_local,
+    make_policies,
     passes,
     summarise_exam,
 )
@@ -86,6 +88,16 @@ def test_evidence_is_grouped_by_what_the_router_predicts() -> None:
     evidence = gather_evidence(rows[:1], rows, prefilter=0.5, limits=LIMITS)
     assert evidence.keys() == {"a"}
     assert [(row.good, row.eligible) for row in evidence["a"].exam] == [(True, True), (False, True)]
+
+
+def test_policies_carry_the_certificate_and_its_ladder_for_every_label() -> None:
+    dev, exam = [item(i) for i in range(40)], [item(1000 + i) for i in range(200)]
+    evidence = gather_evidence(dev, exam, prefilter=0.5, limits=LIMITS)
+    certificates = certify(evidence)
+    ladders = certify_ladder(evidence, certificates)
+    made = make_policies(certificates, exam, labels=["a", "b"], limits=LIMITS, ladders=ladders)
+    assert (made["a"].threshold, made["a"].accepted, made["a"].ladder) == (0.9, 200, (Rung(0.02, 0.9),))
+    assert (made["b"].threshold, made["b"].ladder, made["b"].max_new_tokens) == (None, (), 3)
 
 
 def test_a_category_without_a_threshold_is_never_local() -> None:

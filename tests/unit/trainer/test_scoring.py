@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,31 @@ def test_routing_is_that_of_the_router_engine(tmp_path: Path) -> None:
     assert {"bank", "table"} <= {row.category for row in found}
     assert [row.truncated for row in found] == [row.truncated for row in expected]
     assert [row.local_probability for row in found] == pytest.approx([row.local_probability for row in expected])
-    encoder = SimilarityEncoder(tmp_path / "router", manifest, threads=1)
-    assert np.allclose(encoder.embed(QUERIES[:3]), engine.embed(QUERIES[:3]), atol=1e-6)
+    engine.close()
+
+
+def test_routing_goes_by_the_precision_that_the_version_names(tmp_path: Path) -> None:
+    hyper = RouterHyper(precision="fp32")
+    rows = make_router_rows(60, graded=True)
+    result = train_router(base_router()[0], rows, tmp_path / "router", hyper=hyper, seed=0)
+    exact = describe("router", tmp_path / "router", result)
+    rounded = replace(exact, config={**exact.config, "precision": "int8"})
+    found = [
+        [row.local_probability for row in route_queries(tmp_path / "router", manifest, QUERIES, threads=1)]
+        for manifest in (exact, rounded)
+    ]
+    engine = RouterEngine(tmp_path / "router", exact, 1)
+    assert found[0] == pytest.approx([row.local_probability for row in engine.route(QUERIES)], abs=1e-6)
+    assert found[0] != pytest.approx(found[1], abs=1e-6)
+    engine.close()
+
+
+def test_the_similarity_grader_embeds_as_the_validator_does() -> None:
+    folder, result = base_router()
+    encoder = SimilarityEncoder(folder, describe("router", folder, result), threads=1)
+    validator, made = base_validator()
+    engine = ValidatorEngine(validator, describe("validator", validator, made), 1)
+    assert np.allclose(encoder.embed(QUERIES[:3]), engine.embed(QUERIES[:3]), atol=1e-5)
     encoder.close()
     engine.close()
 

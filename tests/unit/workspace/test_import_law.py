@@ -16,6 +16,7 @@ PACKAGES = {
     "shammah_validator": ROOT / "services/validator/shammah_validator",
     "shammah_trainer": ROOT / "services/trainer/shammah_trainer",
     "shammah_gateway": ROOT / "gateway/shammah_gateway",
+    "shammah_client": ROOT / "gateway/client/shammah_client",
     "shammah_local": ROOT / "deploy/local/shammah_local",
 }
 MAY_IMPORT = {
@@ -25,6 +26,7 @@ MAY_IMPORT = {
     "shammah_validator": {"shammah_chassis"},
     "shammah_trainer": {"shammah_chassis", "shammah_generator"},
     "shammah_gateway": {"shammah_chassis"},
+    "shammah_client": set(),
     "shammah_local": {"shammah_chassis"},
 }
 TORCH = {"torch", "transformers", "peft", "gguf", "accelerate"}
