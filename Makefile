@@ -7,7 +7,7 @@ PROJECTS := protos services/chassis services/router services/generator services/
 SOURCES := services gateway deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap bench-peers bench-generator results clean
+.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap bench-peers bench-generator bench-gateway-peers bench-gateway results clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -69,6 +69,15 @@ bench-peers: ## Compile llama.cpp for the benchmarks into .bench/venv (about 10 
 
 bench-generator: setup ## The generator against llama.cpp and transformers (see tests/bench/peers; needs ../shared/data)
 	$(BIN)/python tests/bench/generator.py
+
+bench-gateway-peers: ## Install LiteLLM and TensorZero for the benchmarks into .bench (about 3 minutes, once)
+	for peer in litellm tensorzero; do \
+	  test -x .bench/$$peer/bin/python || $(PYTHON) -m venv .bench/$$peer; \
+	  .bench/$$peer/bin/python -m pip install --quiet --requirement tests/bench/peers/requirements-$$peer.txt || exit 1; \
+	done
+
+bench-gateway: setup ## The front doors against LiteLLM and TensorZero, and local answers (about 5 minutes)
+	$(BIN)/python tests/bench/gateway.py
 
 results: setup ## Render tests/bench/RESULTS.md from tests/bench/results
 	$(BIN)/python tests/bench/render.py

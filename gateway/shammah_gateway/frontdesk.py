@@ -125,7 +125,8 @@ class FrontDesk:
         self.monitor.add_answer(answer, traffic=not query.no_learn)
         if not query.no_learn and answer.text.strip():
             self.feedback.remember(query, answer)
-        if self.savings is not None and answer.route != "teacher":
+        # A degraded answer is none that the teacher would have given as well: nothing is saved by it.
+        if self.savings is not None and answer.route == "local":
             self.savings.book_saved(
                 caller=query.user, input_tokens=answer.input_tokens, output_tokens=answer.output_tokens
             )

@@ -19,6 +19,7 @@ def list_readings(gateway: Gateway) -> list[Reading]:
         Reading("shammah_queries_total", "Queries that ended.", lambda: now.queries, total=True),
         Reading("shammah_queries_local_total", "Answered by the student.", lambda: now.local, total=True),
         Reading("shammah_queries_forwarded_total", "Answered by the teacher.", lambda: now.forwarded, total=True),
+        Reading("shammah_queries_degraded_total", "Local answers with a label.", lambda: now.degraded, total=True),
         Reading("shammah_queries_failed_total", "Queries that got an error.", lambda: now.failed, total=True),
         Reading("shammah_audits_graded_total", "Local answers that were audited.", lambda: now.audited[0], total=True),
         Reading("shammah_audits_bad_total", "Audited answers that were bad.", lambda: now.audited[1], total=True),

@@ -63,7 +63,7 @@ class Talker:
                     raise SystemExit(result["error"])
                 rows: list[Row] = result["rows"]
                 return rows
-        raise SystemExit(f"{self._process.args} ended")
+        raise SystemExit(f"{self._process.args!r} ended")
 
 
 def _to_json(value: object) -> object:
@@ -111,7 +111,7 @@ def run_load(folder: Path) -> Iterator[Talker]:
 def run_tensorzero(folder: Path, upstream: str) -> Iterator[Talker]:
     """Start the process that embeds TensorZero."""
     python = need_peer(TENSORZERO / "bin/python")
-    command = [python, PEERS / "gateway_tensorzero.py", upstream, folder]
+    command: list[str | Path] = [python, PEERS / "gateway_tensorzero.py", upstream, folder]
     with child(command, log=folder / "tensorzero.log") as process:
         yield Talker(process)
 
@@ -161,7 +161,17 @@ def run_litellm(folder: Path, upstream: str) -> Iterator[Litellm]:
         "ANTHROPIC_API_BASE": upstream,
         "ANTHROPIC_API_KEY": "sk-ant-bench",
     }
-    command = [program, "--config", path, "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
+    command: list[str | Path] = [
+        program,
+        "--config",
+        path,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--num_workers",
+        "1",
+    ]
     with child(command, log=folder / "litellm.log", **environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until_served(process, f"{url}/health/liveliness", log=folder / "litellm.log")

@@ -2,7 +2,8 @@
 
 Needs onnxruntime-gpu, torch and transformers; onnxruntime-genai-cuda for the peer. The model has the shape of
 SmolLM2-135M and random weights: speed does not depend on their values, and no answer is judged here but by comparison
-with PyTorch. Run: `python tests/bench/generator_gpu.py --tokenizer tokenizer.json --out FOLDER`.
+with PyTorch. Run, once
+for each part: `python tests/bench/generator_gpu.py --part engine --tokenizer tokenizer.json --out FOLDER`.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def measure_rate(engine: Any, *, streams: int, tokens: int) -> float:
             started[index] = 1
             if chunk.finish is not None:
                 ended[0] = True
+                if chunk.finish.error is not None:
+                    print("a stream failed:", chunk.finish.error.message, flush=True)
 
         return take
 
@@ -172,12 +175,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--work", type=Path, default=Path("/tmp/generator_gpu"))
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--part", choices=("engine", "grpc"), required=True, help="one a process; figures are merged")
     options = parser.parse_args()
     folder = options.work / "model"
     if not folder.exists():
         folder.mkdir(parents=True)
         make_folder(folder, options.tokenizer)
-    figures = measure_all(folder, options)
+    figures = (
+        measure_engine(folder, options) if options.part == "engine" else measure_grpc_share(folder, options.repeat)
+    )
     import onnxruntime
     import torch
 
@@ -188,11 +194,16 @@ def main() -> None:
         "figures": figures,
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "generator_gpu.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = options.out / "generator_gpu.json"
+    if path.exists():
+        made = {figure["id"] for figure in figures}
+        before = json.loads(path.read_text())["figures"]
+        record["figures"] = [figure for figure in before if figure["id"] not in made] + figures
+    path.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
 
 
-def measure_all(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
+def measure_engine(folder: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     start = time.perf_counter()
     model, engine = open_engine(folder, slots=256)
     loaded = time.perf_counter() - start
@@ -211,12 +222,12 @@ def measure_all(folder: Path, options: argparse.Namespace) -> list[dict[str, Any
     peer = open_peer(folder, options.work / "genai")
     ours1, theirs1, many = [], [], []
     measure_rate(engine, streams=1, tokens=64)
-    measure_rate(engine, streams=256, tokens=800)
+    measure_rate(engine, streams=256, tokens=288)
     for number in range(options.repeat):
         ours1.append(measure_rate(engine, streams=1, tokens=512))
         if peer is not None:
             theirs1.append(peer.measure(tokens=512))
-        many.append(measure_rate(engine, streams=256, tokens=900))
+        many.append(measure_rate(engine, streams=256, tokens=288))
         print("repetition", number, ours1[-1], theirs1[-1:], many[-1], flush=True)
     whole = statistics.median(measure_whole(engine, requests=1024, tokens=128) for _ in range(options.repeat))
     engine.close(1)
@@ -244,7 +255,7 @@ def measure_all(folder: Path, options: argparse.Namespace) -> list[dict[str, Any
             "note": "1,024 requests of 64 prompt and 128 new tokens on 256 slots, prompts included",
         },
     ]
-    return figures + measure_grpc_share(folder, options.repeat)
+    return figures
 
 
 def spread(values: list[float]) -> str:
@@ -264,15 +275,16 @@ def measure_grpc_share(folder: Path, repeat: int) -> list[dict[str, Any]]:
     from generator_gpu_grpc import measure_grpc
 
     shares, alone, through = [], [], []
+    model, engine = open_engine(folder, slots=256)
+    measure_rate(engine, streams=1, tokens=64)
+    measure_rate(engine, streams=256, tokens=800)
     for _ in range(repeat):
-        model, engine = open_engine(folder, slots=256)
-        measure_rate(engine, streams=256, tokens=800)
-        alone.append(measure_rate(engine, streams=256, tokens=900))
-        through.append(measure_grpc(engine, make_prompts(1)[0], streams=256, tokens=900))
+        alone.append(measure_rate(engine, streams=256, tokens=800))
+        through.append(measure_grpc(engine, make_prompts(1)[0], streams=256, tokens=800))
         shares.append(through[-1] / alone[-1])
-        engine.close(1)
-        model.close()
         print("grpc", alone[-1], through[-1], flush=True)
+    engine.close(1)
+    model.close()
     return [
         {
             "id": "gpu_grpc256_vs_engine",

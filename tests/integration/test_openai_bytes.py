@@ -84,7 +84,7 @@ async def open_both(**settings: Any) -> AsyncIterator[tuple[Site, Server]]:
             headers={"authorization": f"Bearer {server.key}"},
             model="open-8b",
         )
-        async with serve_site(more=[upstream], **settings) as site:
+        async with serve_site(more=[upstream], teachers=("openai",), **settings) as site:
             yield site, server
 
 
@@ -133,6 +133,15 @@ async def test_a_forwarded_answer_is_learned(both: tuple[Site, Server]) -> None:
         await client.chat.completions.create(model="shammah-auto", messages=QUESTION)
     assert [example.response for example in site.bench.sink.examples] == ["Paris"]
     assert site.bench.sink.examples[0].provenance.teacher_model == "open-8b"
+
+
+async def test_an_answer_that_a_stop_sequence_may_have_cut_is_not_learned(both: tuple[Site, Server]) -> None:
+    site, _ = both
+    site.forward()
+    async with connect(site) as client:
+        await client.chat.completions.create(model="shammah-auto", messages=QUESTION, stop=["."])
+    await wait_for(lambda: site.bench.monitor.forwarded == 1)
+    assert site.bench.sink.examples == []
 
 
 async def test_a_stream_goes_through_and_is_booked_and_learned(both: tuple[Site, Server]) -> None:

@@ -107,6 +107,7 @@ class ScriptedModel:
         self.context = context
         self.most_steps = most_steps
         self.keeps_prefixes = True
+        self.prompts_a_turn = 1
         self.kv_bytes = 0
         self.resident_bytes = 0
         self.calls: list[tuple[Any, ...]] = []
@@ -133,6 +134,9 @@ class ScriptedModel:
         for row, tokens in zip(rows, scores.tokens, strict=True):
             row.extend(tokens[:-1])
         return scores
+
+    def keep(self, rows: int) -> None:
+        pass
 
     def move(self, source: int, target: int) -> None:
         self._note("move", source, target)

@@ -64,14 +64,20 @@ def show_status(data_dir: Path, *, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps(as_dict(status)))
         return
+    http = f", HTTP at {connection.http}" if connection.http else ""
+    out.print(f"gateway at {connection.target}{http}", highlight=False)
     print_status(status)
 
 
 def print_status(status: gateway_pb2.GetStatusResponse) -> None:
     """Print a status as tables."""
-    out.print(f"champion {status.champion or '-'}  candidate {status.candidate or '-'}  promise: {status.promise}")
+    promise = status.promise.removeprefix("promise ")
+    out.print(f"champion {status.champion or '-'}  candidate {status.candidate or '-'}  promise: {promise}")
+    # What is none of the three was a local answer with a label.
+    degraded = status.queries - status.local - status.forwarded - status.failed
     out.print(
-        f"queries {status.queries}: local {status.local}, forwarded {status.forwarded}, failed {status.failed}; "
+        f"queries {status.queries}: local {status.local}, forwarded {status.forwarded}, degraded {degraded}, "
+        f"failed {status.failed}; "
         f"teacher calls {status.teacher_calls}; new examples {status.queue_size}; spooled {status.spooled}"
     )
     parts = Table("part", "ready", "detail")

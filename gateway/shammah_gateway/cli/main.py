@@ -49,7 +49,7 @@ def main_options(
 @named_errors
 def up(
     detach: Annotated[bool, typer.Option("--detach", "-d", help="return when everything is ready")] = False,
-    teacher: Annotated[str, typer.Option(help="anthropic, recorded or none")] = "",
+    teacher: Annotated[str, typer.Option(help="anthropic, openai, recorded or none")] = "",
     recorded: Annotated[list[Path] | None, typer.Option(help="answers of the recorded teacher")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="NAME=VALUE of a SHAMMAH_... setting")] = None,
 ) -> None:

@@ -21,10 +21,11 @@ def default_data_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """Address of a gateway ("host:port") and the bearer token to use with it."""
+    """Address of a gateway ("host:port") and the bearer token to use with it; `http` is its URL, "" when not known."""
 
     target: str
     token: str
+    http: str = ""
 
 
 def find_connection(data_dir: Path) -> Connection:
@@ -35,13 +36,15 @@ def find_connection(data_dir: Path) -> Connection:
     """
     target = os.environ.get("SHAMMAH_GATEWAY", "")
     token = os.environ.get("SHAMMAH_TOKEN", "")
+    http = ""
     try:
         if not target:
-            target = str(json.loads((data_dir / "run/up.json").read_text("utf-8"))["gateway"])
+            told = json.loads((data_dir / "run/up.json").read_text("utf-8"))
+            target, http = str(told["gateway"]), str(told.get("http", ""))
         if not token:
             token = (data_dir / "owner.token").read_text("utf-8").strip()
     except (OSError, ValueError, KeyError) as error:
         raise UnavailableError(
             f"no Shammah runs on {data_dir} ({error}); start it with: shammah --data-dir {data_dir} up"
         ) from error
-    return Connection(target=target, token=token)
+    return Connection(target=target, token=token, http=http)

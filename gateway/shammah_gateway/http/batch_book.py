@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class BatchBook:
         self._path = folder / FILE_NAME if folder else None
         self._booked: OrderedDict[str, None] = OrderedDict.fromkeys(_load(self._path))
         self._holds: dict[str, Hold] = {}
+        # One thread: an older list must not replace a newer one. It is started by the first batch.
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="batches")
 
     def take(self, body: bytes, caller: Caller) -> Hold | None:
         """Count a batch before it is made; raises as `Ledger.take`, and InvalidInputError when it is no JSON object."""
@@ -77,7 +80,7 @@ class BatchBook:
         while len(self._booked) > REMEMBERED:
             self._booked.popitem(last=False)
         if self._path is not None:
-            asyncio.get_running_loop().run_in_executor(None, _save, self._path, list(self._booked))
+            asyncio.get_running_loop().run_in_executor(self._writer, _save, self._path, list(self._booked))
 
 
 class Reading:

@@ -138,11 +138,13 @@ class ChatCompletions:
         if forwarded.decision is None:
             self._gateway.pass_over(forwarded.passage.author["x-shammah-reason"])
             return
+        # This protocol has one word for an answer that ended and one that a stop sequence of the caller has cut.
+        unsure = self._protocol == "chat" and forwarded.call.chat.stop
         await self._gateway.finish(
             forwarded.decision,
             text=captured.text,
             model=captured.model,
-            stop_reason=captured.stop_reason,
+            stop_reason=None if unsure else captured.stop_reason,
             input_tokens=captured.usage.prompt_tokens,
             output_tokens=captured.usage.output_tokens,
         )

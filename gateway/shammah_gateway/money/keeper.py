@@ -56,6 +56,21 @@ class Keeper:
         self._file.write(self._render(), self._number)
         self.warning = ""
 
+    def save_behind(self, done: Callable[[bool], None]) -> bool:
+        """Write the image of now off the event loop; `done` is then called on it with whether that worked.
+
+        Returns False, and does nothing, where there is no file or no loop.
+        """
+        if self._file is None or self._closed:
+            return False
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        written = self._write_behind(loop, self._file)
+        written.add_done_callback(lambda ended: done(not ended.cancelled() and ended.exception() is None))
+        return True
+
     async def close(self) -> None:
         """Write what is there; a disk that fails now is logged."""
         self._closed = True
@@ -67,15 +82,18 @@ class Keeper:
             self._writer.shutdown(wait=True)
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the image on the loop, where the books are still, and write it in a thread of our own."""
         self._timer = None
-        if self._file is None or self._closed:
-            return
+        if self._file is not None and not self._closed:
+            self._write_behind(loop, self._file)
+
+    def _write_behind(self, loop: asyncio.AbstractEventLoop, file: LedgerFile) -> asyncio.Future[None]:
+        """Take the image on the loop, where the books are still, and write it in a thread of our own."""
         if self._writer is None:
             self._writer = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._number += 1
-        done = loop.run_in_executor(self._writer, self._file.write, self._render(), self._number)
+        done = loop.run_in_executor(self._writer, file.write, self._render(), self._number)
         done.add_done_callback(self._end)
+        return done
 
     def _end(self, done: asyncio.Future[None]) -> None:
         error = None if done.cancelled() else done.exception()

@@ -1,7 +1,8 @@
 """The ledger: what teacher calls cost and local answers save, under hard caps, kept on disk. One per gateway.
 
 Before a call `take`, after it `book`, `release` or `give_up`. Where a cap exists, a call is durable before it is made:
-the file then holds marks up to which calls are allowed, a little ahead, so that not each call waits for the disk.
+the file then holds marks up to which calls are allowed, a little ahead; they are moved on behind the traffic before
+they are reached, so that a call waits for the disk only where that was too slow.
 Everything else is written behind the traffic. It calls no teacher. All methods belong on the event loop.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 
@@ -18,7 +19,7 @@ from shammah_chassis.errors import BudgetError, ShammahError, StorageFullError, 
 from shammah_gateway.money.books import ZERO, Books, Charged, Saved
 from shammah_gateway.money.caps import Caps, Level, Purpose, check_level, degrades
 from shammah_gateway.money.keeper import Keeper
-from shammah_gateway.money.marks import close_marks, is_beyond, left_calls, lower_marks, raise_marks
+from shammah_gateway.money.marks import Marks, close_marks, is_beyond, is_near, left_calls, lower_marks, plan_marks
 from shammah_gateway.money.prices import PriceTable
 from shammah_gateway.money.store import LedgerFile
 from shammah_gateway.money.summary import MoneySummary, summarise
@@ -64,6 +65,8 @@ class Ledger:
         self._books = file.read() if file else Books()
         self._books.settle_marks()
         self._held = Charged()
+        # Marks on their way to the disk. Every image that is made meanwhile has them; they hold when they are there.
+        self._coming: Marks | None = None
         self._keeper = Keeper(file, lambda: self._render(file) if file else b"")
         self._date = date.fromisoformat(self._books.day) if self._books.day else _EPOCH
         self._day_number = (self._date - _EPOCH).days
@@ -113,6 +116,7 @@ class Ledger:
             self._count(hold, -1)
             raise
         self._keeper.note()
+        self._reach_ahead(hold)
         return hold
 
     def book(
@@ -189,6 +193,7 @@ class Ledger:
 
     async def close(self) -> None:
         """Write everything; the marks are then equal to the counts."""
+        self._coming = None
         close_marks(self._books, self._held)
         await self._keeper.close()
 
@@ -199,6 +204,8 @@ class Ledger:
             return
         self._day_number = number
         self._date = _EPOCH + timedelta(days=number)
+        # Marks of the day before allow nothing today.
+        self._coming = None
         self._books.turn_day(self._date.isoformat())
 
     def _bound(self, models: tuple[str, ...], worst: Usage | None) -> Decimal | None:
@@ -258,17 +265,43 @@ class Ledger:
         books = self._books
         if not is_beyond(books, self.caps, self._held, purpose=hold.purpose, caller=hold.caller):
             return
-        before = (dict(books.mark_calls), books.mark_usd)
-        raise_marks(books, self.caps, self._held, purpose=hold.purpose, amount=hold.amount)
+        before = (books.mark_calls, books.mark_usd)
+        marks = plan_marks(books, self.caps, self._held, purpose=hold.purpose, amount=hold.amount)
+        # An image with the marks that were on their way may never be written now: ours is newer.
+        self._coming = None
+        books.mark_calls, books.mark_usd = marks.calls, marks.usd
         try:
             self._keeper.save()
         except ShammahError:
             books.mark_calls, books.mark_usd = before
             raise
 
+    def _reach_ahead(self, hold: Hold) -> None:
+        """Move the marks on off the event loop, when half of what they allowed ahead is used."""
+        caps, books = self.caps, self._books
+        if self._coming is not None or not is_near(
+            books, caps, self._held, purpose=hold.purpose, caller=hold.caller, amount=hold.amount
+        ):
+            return
+        marks = plan_marks(books, caps, self._held, purpose=hold.purpose, amount=hold.amount)
+
+        def arrive(written: bool) -> None:
+            if self._coming is not marks:
+                return
+            self._coming = None
+            if written:
+                books.mark_calls, books.mark_usd = marks.calls, marks.usd
+
+        self._coming = marks
+        if not self._keeper.save_behind(arrive):
+            self._coming = None
+
     def _render(self, file: LedgerFile) -> bytes:
-        lower_marks(self._books, self.caps, self._held)
-        return file.render(self._books)
+        books = self._books
+        lower_marks(books, self.caps, self._held)
+        if self._coming is not None:
+            books = replace(books, mark_calls=self._coming.calls, mark_usd=self._coming.usd)
+        return file.render(books)
 
     def _note_unknown(self, model: str) -> None:
         models = self._books.unknown_models

@@ -6,10 +6,20 @@ of a budget. It knows no file.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
 
 from shammah_gateway.money.books import ZERO, Books, Charged
 from shammah_gateway.money.caps import PURPOSES, Caps, Purpose
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Up to where calls are allowed: their numbers by purpose, and the USD."""
+
+    calls: dict[Purpose, int]
+    usd: Charged
+
 
 # A write allows this share of what a cap has left, or the cost of so many further calls as the one at hand.
 _AHEAD_SHARE = Decimal("0.01")
@@ -40,14 +50,31 @@ def is_beyond(books: Books, caps: Caps, held: Charged, *, purpose: Purpose, call
     return caps.usd_per_caller is not None and bool(caller) and used > marks.callers.get(caller, ZERO)
 
 
-def raise_marks(books: Books, caps: Caps, held: Charged, *, purpose: Purpose, amount: Decimal) -> None:
-    """Set the marks to what is counted and held, and ahead of it for calls like the one at hand, of at most `amount`.
+def is_near(books: Books, caps: Caps, held: Charged, *, purpose: Purpose, caller: str, amount: Decimal) -> bool:
+    """Say whether half of what the marks once allowed ahead is used, for calls like the one at hand."""
+    ahead = _ahead_calls(books, caps, purpose)
+    if ahead > 1 and books.counted_calls(purpose) + ahead // 2 > books.mark_calls.get(purpose, 0):
+        return True
+    now, marks = exact_usd(books, held), books.mark_usd
+    used = now.callers.get(caller, ZERO)
+    levels = [(caps.usd_total, now.total, marks.total), (caps.usd_per_day, now.day, marks.day)]
+    if caller:
+        levels.append((caps.usd_per_caller, used, marks.callers.get(caller, ZERO)))
+    return any(usd + _step(cap, usd, amount) / 2 > mark for cap, usd, mark in levels if cap is not None)
 
-    The books must be durable before a call is made on the strength of the new marks.
+
+def plan_marks(books: Books, caps: Caps, held: Charged, *, purpose: Purpose, amount: Decimal) -> Marks:
+    """Return marks at what is counted and held, and ahead of it for calls like the one at hand, of at most `amount`.
+
+    The books must be durable with them before a call is made on their strength. None is below those of now: a call
+    that these allow may be made while the new ones are on their way to the disk.
     """
-    books.mark_calls = {name: books.counted_calls(name) for name in PURPOSES}
-    books.mark_calls[purpose] += min((left_calls(books, caps, purpose) or 0) // 100, _AHEAD_CALLS)
-    books.mark_usd = _run_ahead(exact_usd(books, held), caps, amount)
+    now = books.mark_calls
+    calls = {name: max(now.get(name, 0), books.counted_calls(name)) for name in PURPOSES}
+    calls[purpose] = max(calls[purpose], books.counted_calls(purpose) + _ahead_calls(books, caps, purpose))
+    wanted, usd = _run_ahead(exact_usd(books, held), caps, amount), books.mark_usd
+    callers = {name: max(used, usd.callers.get(name, ZERO)) for name, used in wanted.callers.items()}
+    return Marks(calls, Charged(max(wanted.total, usd.total), max(wanted.day, usd.day), {**usd.callers, **callers}))
 
 
 def lower_marks(books: Books, caps: Caps, held: Charged) -> None:
@@ -70,6 +97,10 @@ def exact_usd(books: Books, held: Charged) -> Charged:
     for caller, amount in held.callers.items():
         callers[caller] = callers.get(caller, ZERO) + amount
     return Charged(charged.total + held.total, charged.day + held.total, callers)
+
+
+def _ahead_calls(books: Books, caps: Caps, purpose: Purpose) -> int:
+    return min((left_calls(books, caps, purpose) or 0) // 100, _AHEAD_CALLS)
 
 
 def _run_ahead(now: Charged, caps: Caps, amount: Decimal) -> Charged:

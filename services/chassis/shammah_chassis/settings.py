@@ -75,7 +75,9 @@ def load_settings(kind: type[Settings]) -> Settings:
     try:
         return kind()
     except ValidationError as error:
-        faults = [f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in error.errors()]
+        # A default that is made of another field is not at fault where that field is.
+        items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
+        faults = [f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in items]
         raise InvalidInputError("; ".join(faults)) from error
 
 

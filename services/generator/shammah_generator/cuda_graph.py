@@ -21,7 +21,6 @@ from shammah_generator.linears import GraphBuilder
 from shammah_generator.precision import Precision
 
 RING_WIDTH = 4
-_MOST_SORTED = 1024  # a row longer than this is sorted by one slow kernel
 
 
 def build_loop_graph(architecture: Architecture, *, precision: Precision, steps: int) -> onnx.ModelProto:
@@ -44,28 +43,15 @@ def build_loop_graph(architecture: Architecture, *, precision: Precision, steps:
 
 
 def _add_top_two(builder: GraphBuilder) -> tuple[str, str]:
-    """Return ids and values `[B, 2]` of the two largest logits: first of each part of a row, then of those."""
-    vocab = builder.architecture.vocab
-    width = next((size for size in range(_MOST_SORTED, 63, -1) if vocab % size == 0), vocab)
-    parts = vocab // width
-    add, constant = builder.add, builder.add_constant
-    constant("two", [2])
-    add("Reshape", ["logits", constant("top.parts", [-1, parts, width])], "top.split")
-    builder.add_many("TopK", ["top.split", "two"], ["top.part_values", "top.part_places"], axis=-1)
-    offsets = [part * width for part in range(parts)]
-    builder.initializers.append(helper.make_tensor("top.offsets", TensorProto.INT64, [parts, 1], offsets))
-    add("Add", ["top.part_places", "top.offsets"], "top.part_ids")
-    flat = constant("top.flat", [-1, 2 * parts])
-    add("Reshape", ["top.part_values", flat], "top.values")
-    add("Reshape", ["top.part_ids", flat], "top.ids")
-    builder.add_many("TopK", ["top.values", "two"], ["top.two", "top.places"], axis=-1)
-    return add("GatherElements", ["top.ids", "top.places"], "top_ids", axis=1), "top.two"
+    """Return ids and values `[B, 2]` of the two largest logits."""
+    builder.add_many("TopK", ["logits", builder.add_constant("two", [2])], ["top_two", "top_ids"], axis=-1)
+    return "top_ids", "top_two"
 
 
 def _add_scores(builder: GraphBuilder, ids: str, values: str) -> str:
     """Return token, log-probability, entropy and margin of the likeliest token, float32 `[B, 4]`.
 
-    Reductions over a row of the vocabulary take milliseconds there; a gather and a matrix product do not.
+    The largest share is gathered: ReduceMax over a row of the vocabulary takes milliseconds there, ReduceSum does not.
     """
     add = builder.add
     for name, place in (("first", 0), ("second", 1)):
@@ -77,11 +63,8 @@ def _add_scores(builder: GraphBuilder, ids: str, values: str) -> str:
     add("GatherElements", ["shares", "next_ids"], "first.share", axis=1)
     add("Log", ["first.share"], "first.logprob")
     # H = log_total - sum p x, and log_total = x - log p for the first.
-    vocab = builder.architecture.vocab
-    row = add("Reshape", ["shares", builder.add_constant("mean.row", [-1, 1, vocab])], "mean.shares")
-    column = add("Reshape", ["logits", builder.add_constant("mean.column", [-1, vocab, 1])], "mean.logits")
-    add("MatMul", [row, column], "mean.whole")
-    add("Reshape", ["mean.whole", builder.add_constant("mean.flat", [-1, 1])], "mean")
+    add("Mul", ["shares", "logits"], "mean.parts")
+    add("ReduceSum", ["mean.parts", builder.add_constant("mean.axis", [-1])], "mean", keepdims=1)
     add("Sub", ["first.value", "first.logprob"], "log_total")
     add("Sub", ["log_total", "mean"], "entropy")
     add("Sub", ["first.value", "second.value"], "margin")

@@ -66,6 +66,7 @@ class CudaModel:
 
     most_steps = STEPS
     keeps_prefixes = False
+    prompts_a_turn = STAGING
 
     def __init__(
         self,
@@ -102,6 +103,7 @@ class CudaModel:
         }
         self._steps: dict[int, _Step] = {}
         self._ahead: _Ahead | None = None
+        self._options: dict[tuple[str, bool], Any] = {}
 
     @classmethod
     def load(
@@ -164,7 +166,10 @@ class CudaModel:
         step.seqlens.update_inplace(np.array([total - 1], np.int32))
         self._run(step, _EAGER, wait=True)
         self._lengths[slot] = total
-        return _read_ring(step, total - 1, 1, [0])
+        scores = _read_ring(step, total - 1, 1, [0])
+        if not math.isfinite(scores.logprobs[0][0]):
+            raise ShammahError("the model gave logits that are not numbers")
+        return scores
 
     def decode(self, ids: Sequence[int], *, steps: int = 1, more: bool = False) -> Scores:
         """As `Model.decode`."""
@@ -219,6 +224,10 @@ class CudaModel:
             self._run(step, str(size), wait=False)
         return _Ahead(step, size, cursor, steps, {})
 
+    def keep(self, rows: int) -> None:
+        """As `Model.keep`."""
+        self._active = rows
+
     def move(self, source: int, target: int) -> None:
         """As `Model.move`; nothing is copied, the two slots change places."""
         physical = self._physical
@@ -247,7 +256,8 @@ class CudaModel:
     def _take_lowest(self, slot: int) -> None:
         """Give a new prompt the lowest physical slot that is idle, so that batches stay small."""
         self._lengths[slot] = 0
-        idle = [other for other in range(self._active, self._rows) if not self._lengths[other] or other == slot]
+        waiting = [other for other in range(self.slots, self._rows) if not self._lengths[other]]
+        idle = [*range(self._active, self.slots), *waiting]
         best = min(idle, key=lambda other: self._physical[other])
         physical = self._physical
         physical[slot], physical[best] = physical[best], physical[slot]
@@ -259,10 +269,11 @@ class CudaModel:
         return np.minimum(lengths, self.context)[:size]
 
     def _run(self, step: _Step, graph: str, *, wait: bool) -> None:
-        options = ort.RunOptions()
-        options.add_run_config_entry("gpu_graph_id", graph)
-        if not wait:
-            options.add_run_config_entry("disable_synchronize_execution_providers", "1")
+        options = self._options.get((graph, wait))
+        if options is None:
+            options = self._options[graph, wait] = ort.RunOptions()
+            options.add_run_config_entry("gpu_graph_id", graph)
+            options.add_run_config_entry("disable_synchronize_execution_providers", "0" if wait else "1")
         self._session.run_with_iobinding(step.binding, options)
 
     def _allocate(self, shape: Sequence[int], element: type[np.generic]) -> ort.OrtValue:
@@ -295,14 +306,13 @@ class CudaModel:
 
 
 def _read_ring(step: _Step, cursor: int, steps: int, rows: Sequence[int]) -> Scores:
-    """Return what the ring holds of some steps and physical rows; raises ShammahError when it is not numbers."""
+    """Return what the ring holds of some steps and physical rows."""
     places = [(cursor + number) % _RING for number in range(steps)]
     block: Floats = step.ring.numpy()[places][:, rows]  # [steps, rows, 4]
-    if not np.isfinite(block).all():
-        raise ShammahError("the model gave logits that are not numbers")
     tokens, logprobs, entropies, margins = np.moveaxis(block, (2, 1), (0, 1))
     return Scores(
-        tokens=tokens.astype(np.int64).tolist(),
+        # The engine looks at the scores before it takes a token: what is no number ends its own response only.
+        tokens=np.nan_to_num(tokens).astype(np.int64).tolist(),
         logprobs=logprobs.tolist(),
         entropies=np.maximum(entropies, 0).tolist(),
         margins=margins.tolist(),

@@ -234,8 +234,9 @@ class Engine:
         self._drop_cancelled()
         if self._rows:
             self._decode_rows()
-        self._admit()
-        self._compute_prompt()
+        for _ in range(self._model.prompts_a_turn):
+            self._admit()
+            self._compute_prompt()
 
     def _decode_rows(self) -> None:
         ids = [row.last_token for row in self._rows]
@@ -323,11 +324,13 @@ class Engine:
                 if slot < len(self._rows):
                     self._model.move(len(self._rows), slot)
                     self._rows[slot] = last
+        self._model.keep(len(self._rows))
 
     def _end_all(self, end: Callable[[GrowingResponse], None]) -> None:
         with self._changed:
             ended = [*self._rows, *self._prompts.clear(), *self._waiting, *self._batch]
             self._rows.clear()
+            self._model.keep(0)
             self._waiting.clear()
             self._batch.clear()
         for response in ended:

@@ -18,7 +18,6 @@ from shammah_generator.precision import BLOCK, PLANS, Plan, Precision
 _CONTRIB = "com.microsoft"
 _CONTRIB_KINDS = frozenset(
     {
-        "GatedRMSNorm",
         "GatherBlockQuantized",
         "GroupQueryAttention",
         "MatMulIntegerToFloat",
@@ -27,7 +26,7 @@ _CONTRIB_KINDS = frozenset(
         "SkipSimplifiedLayerNormalization",
     }
 )
-_Attribute = int | float | str
+_Attribute = int | float
 
 
 @dataclass

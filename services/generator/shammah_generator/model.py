@@ -54,6 +54,7 @@ class GeneratorModel:
 
     most_steps = 1
     keeps_prefixes = True
+    prompts_a_turn = 1
 
     def __init__(
         self,
@@ -182,6 +183,9 @@ class GeneratorModel:
         self._session.run_with_iobinding(step.binding)
         lengths += 1
         return _read_scores(step.outputs)
+
+    def keep(self, rows: int) -> None:
+        """As `Model.keep`; nothing to do, a slot that is not in use costs nothing."""
 
     def move(self, source: int, target: int) -> None:
         """As `Model.move`; costs one copy of what the slot holds."""

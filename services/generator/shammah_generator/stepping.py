@@ -53,6 +53,8 @@ class Model(Protocol):
     context: int
     most_steps: int
     """Steps that one call of `decode` can take."""
+    prompts_a_turn: int
+    """Pieces of prompts to compute between two steps: one where a piece takes longer than a step."""
     keeps_prefixes: bool
     """Whether `read_prefix` and `write_prefix` work."""
 
@@ -83,6 +85,10 @@ class Model(Protocol):
         Raises:
             InvalidInputError: too many rows or steps, or a row that is empty or full.
         """
+        ...
+
+    def keep(self, rows: int) -> None:
+        """Tell that only the first `rows` slots are in use now, beside prompts under way."""
         ...
 
     def move(self, source: int, target: int) -> None:

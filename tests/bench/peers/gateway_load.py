@@ -50,6 +50,7 @@ class Client(asyncio.Protocol):
         self._left = 0
         self._timed = Timed()
         self._more: Callable[[], bool] = bool
+        self._begun = 0.0
         self._done: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -175,8 +176,9 @@ async def run(command: dict[str, Any]) -> list[dict[str, float]]:
     for _ in range(command.get("turns", 1)):
         for ours, result in zip(clients, timed, strict=True):
             await _turn(ours, result, seconds=command.get("seconds", 0), requests=command.get("requests", 0))
-    for client in sum(clients, []):
-        client.close()
+    for ours in clients:
+        for client in ours:
+            client.close()
     return [one.to_json() for one in timed]
 
 

@@ -2,7 +2,8 @@
 
 One process, one loop, no framework: about 20 microseconds a call. Any path is taken, any key is let in. A request with
 `"stream": true` gets 100 events, each an HTTP chunk and a write of its own; its head says when the first one was
-written (`x-sent-ns`, of the clock that all processes of a machine share). Prints its port.
+written (`x-sent-ns`, of the clock that all processes of a machine share). With "paced" in it the upstream rests after
+the first event, so that it takes no core from whoever passes that on. Prints its port.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import uvloop
 MODEL = "claude-sonnet-5-5"
 EVENTS = 100
 _DELTAS = EVENTS - 5
+_PACED, _REST_SECONDS = b'"paced"', 0.003
 _TEXT = "The capital of France is Paris."
 _STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -96,6 +98,7 @@ class Upstream(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._rest = b""
         self._next = 0
+        self._paced = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -110,7 +113,7 @@ class Upstream(asyncio.Protocol):
                 break
             body, data = data[end:size], data[size:]
             if b'"stream":true' in body or b'"stream": true' in body:
-                self._next = 0
+                self._next, self._paced = 0, _PACED in body
                 self._write_event()
             else:
                 self._write(self.reply)
@@ -123,7 +126,9 @@ class Upstream(asyncio.Protocol):
         chunk = self.chunks[self._next]
         self._write(chunk if self._next else _STREAM_HEAD % time.perf_counter_ns() + chunk)
         self._next += 1
-        if self._next < EVENTS:
+        if self._next == 1 and self._paced:
+            self._loop.call_later(_REST_SECONDS, self._write_event)
+        elif self._next < EVENTS:
             self._loop.call_soon(self._write_event)
 
 

@@ -49,6 +49,13 @@ async def test_a_query_that_may_not_be_learned_from_is_not_remembered() -> None:
         await desk.feedback.rate("owner", answer.query_id, 1, "")
 
 
+async def test_a_degraded_answer_saves_nothing() -> None:
+    bench, ledger = Bench(teacher=PlainTeacher(error=TeacherError("away"))), make_ledger()
+    bench.roles.judged = WEAK
+    answer = await make_desk(bench, ledger).ask(ask(allow_degraded=True))
+    assert answer.route == "degraded" and ledger.summary().saved == {}
+
+
 async def test_an_answer_without_text_is_not_remembered() -> None:
     bench = Bench()
     bench.roles.judged = WEAK
