@@ -1,11 +1,14 @@
 """The precisions that a generator can be served in: how each product of the decoder is computed. Only names and facts.
 
 There are two ways to multiply by int8 weights. "block" has a scale for each block of inputs, of weights and activations
-alike. "row" has one for each output and one for each row of activations: a plain integer matrix product, more than two
-times as fast for a batch, accurate enough only where the residual stream was rotated first (`rotation`). `int8`, the
-default, uses "row" where it costs little accuracy; `int8_fast` uses it everywhere. In both, a row's result does not
-depend on its neighbours in the batch. `fp32` is exact; `fp16` is for CUDA. A release names the one that it is certified
-for.
+alike; `int8`, the default, uses it everywhere. "row" has one scale for each output and one for each row of activations:
+a plain integer matrix product, more than two times as fast for a batch, and accurate enough to think of only where the
+residual stream was rotated first (`rotation`); `int8_fast` uses it everywhere. In both, a row's result does not depend
+on its neighbours in the batch. `fp32` is exact; `fp16` is for CUDA. A release names the one that it is certified for.
+
+Measured against fp32 (KL in nats, share of equal likeliest tokens): on 3,307 positions of 96 prompts, `int8` .0038 and
+.972; "row" for gate, up and head only, which is 1.2 times as fast for 32 rows, .0049 and .968. On 1,967 positions of 60
+prompts, "row" everywhere .014 and .948 with the rotation, .037 and .911 without.
 """
 
 from __future__ import annotations
@@ -44,9 +47,7 @@ def _plan(default: Scheme, *, rotated: bool = False, half: bool = False, **other
 
 PLANS: Mapping[Precision, Plan] = {
     "fp32": _plan("plain"),
-    # Measured on 1,967 positions of 60 prompts, KL to fp32 and top-1 agreement: all "block" .0036 / .973, this plan
-    # .0048 / .972, all "row" .014 / .948 (.037 / .911 without the rotation).
-    "int8": _plan("block", rotated=True, gate="row", up="row", head="row"),
+    "int8": _plan("block"),
     "int8_fast": _plan("row", rotated=True),
     "fp16": _plan("plain", half=True),
 }

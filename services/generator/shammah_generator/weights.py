@@ -121,6 +121,12 @@ def _read_joined(file: SafetensorsFile, parts: list[tuple[str, tuple[int, int]]]
     return read[0] if len(read) == 1 else np.concatenate(read)
 
 
+def _require_finite(name: str, values: Array) -> None:
+    """Refuse what is no number: as integers such weights would give answers that look sound."""
+    if not np.isfinite(values).all():
+        raise ArtifactError(f"the weights of {name!r} are not all finite numbers")
+
+
 def _make_plain(path: Path, a: Architecture, kind: type[np.floating]) -> dict[str, Array]:
     file = SafetensorsFile(path)
     weights: dict[str, Array] = {name: gain.astype(kind) for name, gain in _read_norms(file, a).items()}
@@ -145,13 +151,13 @@ class _Quantiser:
     def make(self, threads: int) -> dict[str, Array]:
         a = self._architecture
         weights: dict[str, Array] = {}
+        for name, gain in self._norms.items():
+            _require_finite(name, gain)
         with ThreadPoolExecutor(threads, thread_name_prefix="quantise") as pool, np.errstate(invalid="ignore"):
             for name, scheme, weight in self._list_weights():
                 make = quantise_rows if scheme == "row" else quantise
                 quants, scales = make(weight, pool=pool)
-                # Looked at here: as integers they would give answers that look sound.
-                if not np.isfinite(scales).all():
-                    raise ArtifactError(f"the weights of {name!r} are not all finite numbers")
+                _require_finite(name, scales)
                 weights[f"{name}.quants"], weights[f"{name}.scales"] = quants, scales
         ones = np.ones(a.hidden, np.float32)
         return weights | (self._norms if self._rotation is None else dict.fromkeys(self._norms, ones))

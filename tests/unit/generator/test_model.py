@@ -303,7 +303,7 @@ def test_a_precision_for_gpus_is_refused_with_those_for_cpus(folder, load):
     [
         ("model.layers.1.mlp.gate_proj.weight", "layers.1.gate"),
         ("model.layers.0.self_attn.q_proj.weight", "layers.0.qkv"),
-        ("model.layers.1.input_layernorm.weight", "layers.1.qkv"),
+        ("model.layers.1.input_layernorm.weight", "layers.1.norm"),
         ("model.embed_tokens.weight", "embedding"),
     ],
 )
