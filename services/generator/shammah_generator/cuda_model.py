@@ -28,7 +28,7 @@ from shammah_generator.model import STAGING, TOKENIZER_NAME, WEIGHTS_NAME, check
 from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.session import count_bytes, open_session
 from shammah_generator.stepping import Scores
-from shammah_generator.weights import read_weights
+from shammah_generator.weights import read_weights_politely
 
 STEPS = 16
 """Steps of one call at most: the host's work for 256 rows takes a tenth of the time of so many."""
@@ -126,7 +126,7 @@ class CudaModel:
             raise InvalidInputError(
                 f"context of {context} tokens; allowed on a GPU: 2 to {architecture.max_positions - _SLACK}"
             )
-        weights = read_weights(folder / WEIGHTS_NAME, architecture, precision=known, threads=threads)
+        weights = read_weights_politely(folder / WEIGHTS_NAME, architecture, precision=known, threads=threads)
         graph = build_loop_graph(architecture, precision=known, steps=_RING)
         providers = [("CUDAExecutionProvider", {"enable_cuda_graph": "1"})]
         return cls(

@@ -28,7 +28,7 @@ from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.session import count_bytes, open_session, read_graph
 from shammah_generator.stepping import Scores
 from shammah_generator.weight_cache import name_cache_file
-from shammah_generator.weights import read_weights
+from shammah_generator.weights import read_weights_politely
 
 WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
@@ -123,7 +123,9 @@ class GeneratorModel:
             if every_position
             else read_graph(folder, architecture, known)
         )
-        weights = read_weights(folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, cache=cache)
+        weights = read_weights_politely(
+            folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, cache=cache
+        )
         return cls(
             open_session(graph, weights, threads=threads),
             architecture=architecture,

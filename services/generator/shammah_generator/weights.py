@@ -7,8 +7,12 @@ model.
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +26,20 @@ from shammah_generator.rotation import Rotation
 from shammah_generator.tensors import SafetensorsFile
 from shammah_generator.weight_cache import read_cache, write_cache
 
+_POLITE = 10
+"""Niceness of threads that load: beside two that compute, they get a tenth of the time."""
 _Joined = tuple[str, str, list[tuple[str, tuple[int, int]]]]
 """A product's name in the graph, its kind, and the Hugging Face tensors that are its rows."""
+
+
+def read_weights_politely(
+    path: Path, architecture: Architecture, *, precision: Precision, threads: int, cache: Path | None = None
+) -> dict[str, Array]:
+    """As `read_weights`, in threads that give way to all others: another version may be answering meanwhile."""
+    # A thread of its own, as it can't raise its priority again; those that it starts inherit it.
+    with ThreadPoolExecutor(1, thread_name_prefix="weights", initializer=_give_way) as pool:
+        work = partial(read_weights, path, architecture, precision=precision, threads=threads, cache=cache)
+        return pool.submit(work).result()
 
 
 def read_weights(
@@ -78,6 +94,11 @@ def check_weights(weights: Mapping[str, Array], declared: Mapping[str, tuple[int
         found = weights[name].shape
         if found != shape:
             raise ArtifactError(f"tensor {name!r} has shape {list(found)}, the graph needs {list(shape)}")
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # elsewhere a priority is that of the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _POLITE)
 
 
 def _list_linears(a: Architecture) -> Iterator[_Joined]:
