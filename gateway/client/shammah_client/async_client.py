@@ -155,6 +155,10 @@ class AsyncClient:
         """Go back to an earlier release; "" is the one before the champion."""
         return await self._run(calls.rollback_release(release), timeout)
 
+    async def forget_request(self, request: str, *, timeout: float | None = None) -> states.Forgotten:
+        """Remove what a query (by its id) or an example left in log, ledger, spool and indexes."""
+        return await self._run(calls.forget_request(request), timeout)
+
     async def pin_release(self, release: str, *, pinned: bool = True, timeout: float | None = None) -> states.Release:
         """Keep a release, or stop keeping it."""
         return await self._run(calls.pin_release(release, pinned=pinned), timeout)

@@ -201,6 +201,12 @@ def pin_release(release: str, *, pinned: bool) -> Call[states.Release]:
     return Call(method="PinRelease", request=request, reply=reply, read=read, timeout=QUICK_SECONDS, idempotent=True)
 
 
+def forget_request(request: str) -> Call[states.Forgotten]:
+    """Remove what a request (or an example) of that id left behind."""
+    message, reply = pb.ForgetRequestRequest(id=request), pb.ForgetRequestResponse
+    return _call("ForgetRequest", message, reply, states.Forgotten, timeout=ASK_SECONDS, idempotent=True)
+
+
 def get_status() -> Call[states.Status]:
     """State of the whole."""
     request, reply = pb.GetStatusRequest(), pb.GetStatusResponse

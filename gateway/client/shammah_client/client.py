@@ -154,6 +154,10 @@ class Client:
         """Go back to an earlier release; "" is the one before the champion."""
         return self._run(calls.rollback_release(release), timeout)
 
+    def forget_request(self, request: str, *, timeout: float | None = None) -> states.Forgotten:
+        """Remove what a query (by its id) or an example left in log, ledger, spool and indexes."""
+        return self._run(calls.forget_request(request), timeout)
+
     def pin_release(self, release: str, *, pinned: bool = True, timeout: float | None = None) -> states.Release:
         """Keep a release, or stop keeping it."""
         return self._run(calls.pin_release(release, pinned=pinned), timeout)

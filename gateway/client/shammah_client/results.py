@@ -125,11 +125,13 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedData:
-    """What `generate_training_data` queued."""
+    """What `generate_training_data` queued; `missing` of what was wished for, `note` why or what is unchecked."""
 
     queued: int
     rejected: tuple[Rejected, ...]
     queue_size: int
+    missing: int
+    note: str
     job: Job | None
 
 
@@ -149,6 +151,10 @@ class CategoryAnalysis:
     rows_missing: int
     expected_gain: float
     recommended_examples: int
+    share: float
+    trained_examples: int
+    exam_rows: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +170,11 @@ class Analysis:
     estimated_improvement: float
     release: str
     job: Job | None
+    local_good: int
+    local_bad: int
+    forwarded_though_good: int
+    untested: tuple[str, ...]
+    evidence_age_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

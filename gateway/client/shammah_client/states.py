@@ -10,7 +10,12 @@ from shammah_client.results import Versions
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CategoryCertificate:
-    """What a release may answer in a category, and on which evidence."""
+    """What a release may answer in a category, and on which evidence.
+
+    From `state` on only a status tells: certified, uncertified, tightened (drift) or withdrawn (broken promise); graded
+    audits and how many were bad; audits and seconds until twice the promised share of bad answers would be noticed (0:
+    nobody could say); how long ago the exam was graded; the stability index of its scores.
+    """
 
     category: str
     certified: bool
@@ -21,6 +26,13 @@ class CategoryCertificate:
     rows_missing: int
     accuracy: float
     reason: str
+    state: str
+    audits: int
+    audits_bad: int
+    audits_to_notice: int
+    seconds_to_notice: float
+    evidence_seconds: float
+    score_drift: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +67,18 @@ class Rollback:
     champion: str
     previous: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    """What a forgotten request left behind and is gone, and the releases whose weights still hold what they learned."""
+
+    examples: tuple[str, ...]
+    messages: int
+    spooled: int
+    rollouts: int
+    remembered: bool
+    releases: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

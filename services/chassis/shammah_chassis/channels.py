@@ -24,11 +24,11 @@ _IDEMPOTENT: tuple[dict[str, str], ...] = (
     {"service": "shammah.v1.ModelService"},
     *(
         {"service": "shammah.v1.TrainerService", "method": method}
-        for method in ("GetTrainJob", "Status", "SampleExamples", "CheckExamples")
+        for method in ("GetTrainJob", "StopTrain", "Status", "SampleExamples", "CheckExamples", "ForgetExamples")
     ),
     *(
         {"service": "shammah.v1.GatewayService", "method": method}
-        for method in ("GetJob", "ListReleases", "GetStatus", "QueryLocalModel")
+        for method in ("GetJob", "ListReleases", "GetStatus", "QueryLocalModel", "ForgetRequest")
     ),
 )
 _RETRY = {

@@ -71,7 +71,8 @@ class Example:
     A response of a student is graded against `reference` (default: `response`), or `answers`
     (contains), `accepted` (json), `prompt`, `tests` and `entry_point` (unit_tests). `grader` ""
     means ungraded. `rating` is the user's: -1 bad, 0 none, 1 good; only a bad rating without a
-    corrected answer may have an empty response. Making an invalid one raises InvalidInputError that
+    corrected answer may have an empty response. `request` is the id of the query that it came from ("" for none): by it
+    a request is forgotten. Making an invalid one raises InvalidInputError that
     names the field, or TooLongError.
     """
 
@@ -92,6 +93,7 @@ class Example:
     release: str = ""
     user: str = ""
     rating: int = 0
+    request: str = ""
 
     def __post_init__(self) -> None:
         if not self.reference:
@@ -116,7 +118,7 @@ class Example:
         for name in ("response", "reference", "tests", "prompt", "student_attempt"):
             text = check_text(getattr(self, name), name)
             _check_length(name, len(text), MAX_RESPONSE_CHARS)
-        for name in ("category", "entry_point", "release", "user"):
+        for name in ("category", "entry_point", "release", "user", "request"):
             _check_length(name, len(check_text(getattr(self, name), name)), 256)
         _check_length("answers", sum(map(len, self.answers)), MAX_RESPONSE_CHARS)
         _check_length("accepted", len(canonical_json(self.accepted)), MAX_RESPONSE_CHARS)
@@ -144,7 +146,9 @@ class Example:
     @classmethod
     def from_json(cls, value: object) -> Self:
         """Read what `to_json` wrote; InvalidInputError names the unknown, missing or wrong field."""
-        row = require_object(value, "example", [item.name for item in fields(cls)])
+        # Rows that were written before there was a request in them have none.
+        given = {"request": "", **value} if isinstance(value, dict) else value
+        row = require_object(given, "example", [item.name for item in fields(cls)])
         accepted = row["accepted"]
         if accepted is not None and not isinstance(accepted, dict):
             raise InvalidInputError("field 'accepted' must be an object or null")
@@ -162,7 +166,7 @@ class Example:
 
 _TEXT_FIELDS = (
     *("response", "category", "grader", "reference", "tests", "prompt", "entry_point"),
-    *("part_hint", "student_attempt", "release", "user"),
+    *("part_hint", "student_attempt", "release", "user", "request"),
 )
 _CONTENT = frozenset(
     (

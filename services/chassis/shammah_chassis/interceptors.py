@@ -21,8 +21,9 @@ from shammah_chassis.channels import REQUEST_ID_KEY, channel
 from shammah_chassis.errors import ShammahError
 from shammah_chassis.logs import request_id
 from shammah_chassis.metrics import ServiceMetrics
-from shammah_chassis.scopes import TokenTable, is_open, set_caller
+from shammah_chassis.scopes import is_open, set_caller
 from shammah_chassis.status import status_of, to_error, trailers_of
+from shammah_chassis.tokens import TokenTable
 from shammah_chassis.ulid import new_ulid
 
 __all__ = ["CallInterceptor", "channel", "to_error"]

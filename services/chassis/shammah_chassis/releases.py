@@ -32,7 +32,10 @@ class CategoryPolicy:
     `rows`, `accepted` and `errors` are the exam evidence; `rows_missing` is how many more accepted exam rows would be
     needed. `accuracy` is the student's on all exam rows of the category. `max_new_tokens` bounds a response. `ladder`
     has the stricter promises that the exam proves too, by falling alpha (the threshold never falls); none where
-    `threshold` is None.
+    `threshold` is None. `score_edges` are the inner deciles of the quality of the exam rows that came as far as a
+    threshold, `score_counts` how many rows lie between them (one more than edges): what drift is measured against.
+    `trained_rows` is how many train rows of the category its generator and ancestors had, `exam_rows` how many rows
+    `accuracy` is of: points of a learning curve.
     """
 
     threshold: float | None
@@ -45,6 +48,10 @@ class CategoryPolicy:
     max_new_tokens: int = 64
     reason: str = ""
     ladder: tuple[Rung, ...] = ()
+    score_edges: tuple[float, ...] = ()
+    score_counts: tuple[int, ...] = ()
+    trained_rows: int = 0
+    exam_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,12 @@ def parse_release(text: str) -> Release:
 
 def _parse_policy(entry: dict[str, Any]) -> CategoryPolicy:
     ladder = tuple(Rung(**rung) for rung in entry.get("ladder", ()))
-    return CategoryPolicy(**{**entry, "ladder": tuple(sorted(ladder, key=lambda rung: -rung.alpha))})
+    changed = {
+        "ladder": tuple(sorted(ladder, key=lambda rung: -rung.alpha)),
+        "score_edges": tuple(entry.get("score_edges", ())),
+        "score_counts": tuple(entry.get("score_counts", ())),
+    }
+    return CategoryPolicy(**{**entry, **changed})
 
 
 @dataclass(frozen=True, slots=True)

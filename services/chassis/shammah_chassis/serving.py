@@ -25,8 +25,8 @@ from shammah_chassis.errors import UnavailableError
 from shammah_chassis.health import DrainingHealth
 from shammah_chassis.interceptors import CallInterceptor
 from shammah_chassis.metrics import Reading, ServiceMetrics
-from shammah_chassis.scopes import TokenTable
 from shammah_chassis.settings import ServiceSettings
+from shammah_chassis.tokens import TokenTable
 
 logger = logging.getLogger(__name__)
 _HEALTH_SECONDS = 0.1

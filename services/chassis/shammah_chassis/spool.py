@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shammah_chassis.atomic import fsync_folder, storage_errors, sweep_aside, write_new
 from shammah_chassis.errors import InvalidInputError, StorageFullError
-from shammah_chassis.examples import Envelope
+from shammah_chassis.examples import Envelope, Example
 
 _SUFFIX = ".envelope"
 _LOG = logging.getLogger(__name__)
@@ -102,6 +102,31 @@ class Spool:
                     await asyncio.to_thread(self._remove, name)
                 del self._sizes[name]
         return sent
+
+    async def take_out(self, matches: Callable[[Example], bool]) -> int:
+        """Remove the examples that match from what waits, for good; returns how many. The others go on waiting.
+
+        Raises:
+            StorageFullError: there is no room to write what stays; nothing is lost.
+        """
+        taken = 0
+        async with self._draining:
+            for name in sorted(self._sizes):
+                record = await asyncio.to_thread((self._folder / name).read_bytes)
+                try:
+                    source, data = _decode(record)
+                    examples = Envelope.decode(data).examples
+                except InvalidInputError:
+                    continue  # `drain` sets it aside
+                kept = tuple(row for row in examples if not matches(row))
+                if len(kept) == len(examples):
+                    continue
+                if kept:
+                    await self.append(source, Envelope(kept))
+                await asyncio.to_thread(self._remove, name)
+                del self._sizes[name]
+                taken += len(examples) - len(kept)
+        return taken
 
     def _write(self, path: Path, record: bytes) -> None:
         with storage_errors("the spool"):

@@ -43,6 +43,8 @@ async def _ensure(js: JetStreamContext, config: api.StreamConfig, *, update: boo
         if error.err_code != _OTHER_CONFIGURATION:
             raise
         if update:
+            # What forbids erasing can't be taken back in a log that was made so.
+            config.deny_delete = (await js.stream_info(str(config.name))).config.deny_delete
             await js.update_stream(config)
 
 
@@ -58,7 +60,8 @@ def _examples(max_bytes: int, replicas: int) -> api.StreamConfig:
         max_age=0,
         duplicate_window=DUPLICATE_WINDOW_SECONDS,
         num_replicas=replicas,
-        deny_delete=True,
+        # Nothing is deleted but what somebody asks to be forgotten.
+        deny_delete=False,
     )
 
 

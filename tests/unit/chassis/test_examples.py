@@ -96,9 +96,15 @@ def test_unknown_and_missing_fields_are_named() -> None:
     row = make_example().to_json()
     with pytest.raises(InvalidInputError, match="unknown field 'colour'"):
         Example.from_json({**row, "colour": "red"})
-    for name in row:
+    for name in row.keys() - {"request"}:
         with pytest.raises(InvalidInputError, match=f"field '{name}' is missing"):
             Example.from_json({key: value for key, value in row.items() if key != name})
+
+
+def test_a_row_from_before_requests_were_kept_has_none() -> None:
+    row = make_example(request="01A").to_json()
+    assert Example.from_json({key: value for key, value in row.items() if key != "request"}).request == ""
+    assert Example.from_json(row).request == "01A"
 
 
 def test_a_wrong_message_and_a_wrong_provenance_are_named() -> None:

@@ -6,16 +6,9 @@ from pathlib import Path
 import pytest
 from shammah.v1 import gateway_pb2, generator_pb2, models_pb2, router_pb2, trainer_pb2, validator_pb2
 from shammah_chassis.errors import ForbiddenError, InvalidInputError, UnauthenticatedError
-from shammah_chassis.scopes import (
-    DEFAULT_GRANTS,
-    METHOD_SCOPES,
-    SCOPES,
-    Caller,
-    TokenTable,
-    current_caller,
-    require_scope,
-    write_tokens,
-)
+from shammah_chassis.scopes import METHOD_SCOPES, SCOPES, Caller, current_caller, require_scope
+from shammah_chassis.token_book import DEFAULT_GRANTS, write_tokens
+from shammah_chassis.tokens import TokenTable
 
 PROTOS = Path(__file__).parents[3] / "protos" / "shammah" / "v1"
 MODULES = (gateway_pb2, generator_pb2, models_pb2, router_pb2, trainer_pb2, validator_pb2)

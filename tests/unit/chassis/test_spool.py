@@ -154,3 +154,20 @@ async def test_a_kill_while_writing_loses_nothing_that_append_has_confirmed(tmp_
     assert sent >= confirmed + 1
     assert [item.examples[0].query_text for _, item in receiver.got] == [f"question {index}" for index in range(sent)]
     assert not list((tmp_path / "spool").glob(".aside-*"))
+
+
+async def test_what_is_taken_out_is_gone_and_its_neighbours_are_sent(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", ROOM)
+    secret, other = make_example("a secret of mine", request="01A"), make_example("another question", request="01B")
+    await spool.append("teacher", Envelope((secret, other)))
+    await spool.append("teacher", Envelope((make_example("a third", request="01A"),)))
+    await spool.append("teacher", envelope("untouched"))
+    assert await spool.take_out(lambda row: row.request == "01A") == 2
+    assert not any(b"a secret of mine" in path.read_bytes() for path in (tmp_path / "spool").glob("*.envelope"))
+    receiver = Receiver()
+    assert await spool.drain(receiver) == 2
+    assert {row.query_text for _, sent in receiver.got for row in sent.examples} == {
+        "another question",
+        "question untouched",
+    }
+    assert await spool.take_out(lambda row: True) == 0

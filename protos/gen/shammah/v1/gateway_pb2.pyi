@@ -276,20 +276,24 @@ class CompareResponsesRequest(_message.Message):
     QUERY_FIELD_NUMBER: _builtins.int
     TEACHER_RESPONSE_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     query: _builtins.str
     teacher_response: _builtins.str
     """Absent: the teacher is asked."""
     job: _builtins.str
+    cancel: _builtins.bool
+    """With job: stop it, and return it when it has ended."""
     def __init__(
         self,
         *,
         query: _builtins.str = ...,
         teacher_response: _builtins.str | None = ...,
         job: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_teacher_response", b"_teacher_response", "teacher_response", b"teacher_response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_teacher_response", b"_teacher_response", "job", b"job", "query", b"query", "teacher_response", b"teacher_response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_teacher_response", b"_teacher_response", "cancel", b"cancel", "job", b"job", "query", b"query", "teacher_response", b"teacher_response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__teacher_response: _TypeAlias = _typing.Literal["teacher_response"]  # noqa: Y015
     _WhichOneofArgType__teacher_response: _TypeAlias = _typing.Literal["_teacher_response", b"_teacher_response"]  # noqa: Y015
@@ -386,13 +390,16 @@ class GenerateTrainingDataRequest(_message.Message):
     FOCUS_FIELD_NUMBER: _builtins.int
     EXAMPLES_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     count: _builtins.int
-    """10 to 100."""
+    """10 to 100; 0 means 20."""
     difficulty: _builtins.str
-    """"easy", "medium" or "hard"."""
+    """"easy", "medium" or "hard"; empty means medium."""
     focus: _builtins.str
     job: _builtins.str
+    cancel: _builtins.bool
+    """With job: stop it, and return it when it has ended."""
     @_builtins.property
     def examples(self) -> _containers.RepeatedCompositeFieldContainer[Global___OfferedExample]:
         """Made by the caller: then the fields above are not used, but for category as a default."""
@@ -406,10 +413,11 @@ class GenerateTrainingDataRequest(_message.Message):
         focus: _builtins.str = ...,
         examples: _abc.Iterable[Global___OfferedExample] | None = ...,
         job: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "count", b"count", "difficulty", b"difficulty", "examples", b"examples", "focus", b"focus", "job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "category", b"category", "count", b"count", "difficulty", b"difficulty", "examples", b"examples", "focus", b"focus", "job", b"job"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -423,7 +431,7 @@ class Rejected(_message.Message):
     COUNT_FIELD_NUMBER: _builtins.int
     EXAMPLE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
-    """"schema", "duplicate", "near_exam" or "failed_check"."""
+    """"schema", "duplicate", "near_exam", "failed_check" or "disagreement"."""
     count: _builtins.int
     example: _builtins.str
     def __init__(
@@ -449,8 +457,13 @@ class GenerateTrainingDataResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _builtins.int
     QUEUE_SIZE_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    MISSING_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     queue_size: _builtins.int
+    missing: _builtins.int
+    """How many of the wished examples the teacher did not make, and why, or why some were not checked."""
+    note: _builtins.str
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejected]: ...
     @_builtins.property
@@ -462,10 +475,12 @@ class GenerateTrainingDataResponse(_message.Message):
         rejected: _abc.Iterable[Global___Rejected] | None = ...,
         queue_size: _builtins.int = ...,
         job: _types_pb2.Job | None = ...,
+        missing: _builtins.int = ...,
+        note: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "queue_size", b"queue_size", "queued", b"queued", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "missing", b"missing", "note", b"note", "queue_size", b"queue_size", "queued", b"queued", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -478,9 +493,12 @@ class AnalyzeModelRequest(_message.Message):
     TEST_COUNT_FIELD_NUMBER: _builtins.int
     CATEGORIES_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     test_count: _builtins.int
     """50 to 200; 0 means 100."""
     job: _builtins.str
+    cancel: _builtins.bool
+    """With job: stop it, and return it when it has ended."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -489,10 +507,11 @@ class AnalyzeModelRequest(_message.Message):
         test_count: _builtins.int = ...,
         categories: _abc.Iterable[_builtins.str] | None = ...,
         job: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "job", b"job", "test_count", b"test_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "categories", b"categories", "job", b"job", "test_count", b"test_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -514,6 +533,10 @@ class CategoryAnalysis(_message.Message):
     ROWS_MISSING_FIELD_NUMBER: _builtins.int
     EXPECTED_GAIN_FIELD_NUMBER: _builtins.int
     RECOMMENDED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    TRAINED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    EXAM_ROWS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     tested: _builtins.int
     accuracy: _builtins.float
@@ -527,6 +550,13 @@ class CategoryAnalysis(_message.Message):
     expected_gain: _builtins.float
     """Expected rise of the overall local share per 100 examples of this category."""
     recommended_examples: _builtins.int
+    share: _builtins.float
+    """Share of the traffic, or of the tested examples while there is little traffic."""
+    trained_examples: _builtins.int
+    """Examples that the champion has learned from."""
+    exam_rows: _builtins.int
+    """Exam rows behind the certificate, and why it is one or not."""
+    reason: _builtins.str
     def __init__(
         self,
         *,
@@ -542,10 +572,14 @@ class CategoryAnalysis(_message.Message):
         rows_missing: _builtins.int = ...,
         expected_gain: _builtins.float = ...,
         recommended_examples: _builtins.int = ...,
+        share: _builtins.float = ...,
+        trained_examples: _builtins.int = ...,
+        exam_rows: _builtins.int = ...,
+        reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "category", b"category", "certified", b"certified", "expected_gain", b"expected_gain", "forwarded_though_good", b"forwarded_though_good", "local_bad", b"local_bad", "local_good", b"local_good", "recommended_examples", b"recommended_examples", "rows_missing", b"rows_missing", "tested", b"tested"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "category", b"category", "certified", b"certified", "exam_rows", b"exam_rows", "expected_gain", b"expected_gain", "forwarded_though_good", b"forwarded_though_good", "local_bad", b"local_bad", "local_good", b"local_good", "reason", b"reason", "recommended_examples", b"recommended_examples", "rows_missing", b"rows_missing", "share", b"share", "tested", b"tested", "trained_examples", b"trained_examples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,6 +598,11 @@ class AnalyzeModelResponse(_message.Message):
     ESTIMATED_IMPROVEMENT_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    LOCAL_GOOD_FIELD_NUMBER: _builtins.int
+    LOCAL_BAD_FIELD_NUMBER: _builtins.int
+    FORWARDED_THOUGH_GOOD_FIELD_NUMBER: _builtins.int
+    UNTESTED_FIELD_NUMBER: _builtins.int
+    EVIDENCE_AGE_SECONDS_FIELD_NUMBER: _builtins.int
     local_success: _builtins.float
     local_success_low: _builtins.float
     local_success_high: _builtins.float
@@ -571,6 +610,12 @@ class AnalyzeModelResponse(_message.Message):
     estimated_improvement: _builtins.float
     """Expected rise of the overall accuracy if the recommended examples are taught, in points."""
     release: _builtins.str
+    local_good: _builtins.int
+    """Over all categories."""
+    local_bad: _builtins.int
+    forwarded_though_good: _builtins.int
+    evidence_age_seconds: _builtins.float
+    """Age of the exam that the certificates are from."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryAnalysis]: ...
     @_builtins.property
@@ -579,6 +624,10 @@ class AnalyzeModelResponse(_message.Message):
 
     @_builtins.property
     def job(self) -> _types_pb2.Job: ...
+    @_builtins.property
+    def untested(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Categories without an example to test with."""
+
     def __init__(
         self,
         *,
@@ -591,10 +640,15 @@ class AnalyzeModelResponse(_message.Message):
         estimated_improvement: _builtins.float = ...,
         release: _builtins.str = ...,
         job: _types_pb2.Job | None = ...,
+        local_good: _builtins.int = ...,
+        local_bad: _builtins.int = ...,
+        forwarded_though_good: _builtins.int = ...,
+        untested: _abc.Iterable[_builtins.str] | None = ...,
+        evidence_age_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "estimated_improvement", b"estimated_improvement", "job", b"job", "local_success", b"local_success", "local_success_high", b"local_success_high", "local_success_low", b"local_success_low", "release", b"release", "tested", b"tested", "weak_areas", b"weak_areas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "estimated_improvement", b"estimated_improvement", "evidence_age_seconds", b"evidence_age_seconds", "forwarded_though_good", b"forwarded_though_good", "job", b"job", "local_bad", b"local_bad", "local_good", b"local_good", "local_success", b"local_success", "local_success_high", b"local_success_high", "local_success_low", b"local_success_low", "release", b"release", "tested", b"tested", "untested", b"untested", "weak_areas", b"weak_areas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -606,17 +660,21 @@ class GatewayServiceTrainRequest(_message.Message):
 
     WAIT_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
+    CANCEL_FIELD_NUMBER: _builtins.int
     wait: _builtins.bool
     job: _builtins.str
+    cancel: _builtins.bool
+    """With job: stop it, and return it when it has ended."""
     def __init__(
         self,
         *,
         wait: _builtins.bool = ...,
         job: _builtins.str = ...,
+        cancel: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "job", b"job", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -890,6 +948,13 @@ class CategoryCertificate(_message.Message):
     ROWS_MISSING_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    AUDITS_FIELD_NUMBER: _builtins.int
+    AUDITS_BAD_FIELD_NUMBER: _builtins.int
+    AUDITS_TO_NOTICE_FIELD_NUMBER: _builtins.int
+    SECONDS_TO_NOTICE_FIELD_NUMBER: _builtins.int
+    EVIDENCE_SECONDS_FIELD_NUMBER: _builtins.int
+    SCORE_DRIFT_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     certified: _builtins.bool
     threshold: _builtins.float
@@ -899,6 +964,22 @@ class CategoryCertificate(_message.Message):
     rows_missing: _builtins.int
     accuracy: _builtins.float
     reason: _builtins.str
+    state: _builtins.str
+    """In a status only: "certified", "uncertified", "tightened" (drift: only what is certified for half of alpha) or
+    "withdrawn" (audits broke the promise).
+    """
+    audits: _builtins.int
+    """Graded audits of local answers under this release, and how many were bad."""
+    audits_bad: _builtins.int
+    audits_to_notice: _builtins.int
+    """How many audits it takes until twice the promised share of bad answers is noticed, and how long at the present
+    traffic; 0: nobody could say.
+    """
+    seconds_to_notice: _builtins.float
+    evidence_seconds: _builtins.float
+    """How long ago the exam was graded."""
+    score_drift: _builtins.float
+    """Population stability index of the scores of the last window against the exam's."""
     def __init__(
         self,
         *,
@@ -911,10 +992,17 @@ class CategoryCertificate(_message.Message):
         rows_missing: _builtins.int = ...,
         accuracy: _builtins.float = ...,
         reason: _builtins.str = ...,
+        state: _builtins.str = ...,
+        audits: _builtins.int = ...,
+        audits_bad: _builtins.int = ...,
+        audits_to_notice: _builtins.int = ...,
+        seconds_to_notice: _builtins.float = ...,
+        evidence_seconds: _builtins.float = ...,
+        score_drift: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "accuracy", b"accuracy", "category", b"category", "certified", b"certified", "errors", b"errors", "exam_rows", b"exam_rows", "reason", b"reason", "rows_missing", b"rows_missing", "threshold", b"threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "accuracy", b"accuracy", "audits", b"audits", "audits_bad", b"audits_bad", "audits_to_notice", b"audits_to_notice", "category", b"category", "certified", b"certified", "errors", b"errors", "evidence_seconds", b"evidence_seconds", "exam_rows", b"exam_rows", "reason", b"reason", "rows_missing", b"rows_missing", "score_drift", b"score_drift", "seconds_to_notice", b"seconds_to_notice", "state", b"state", "threshold", b"threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1365,6 +1453,69 @@ class Money(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Money: _TypeAlias = Money  # noqa: Y015
+
+@_typing.final
+class ForgetRequestRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of a query (x-shammah-query-id), or of an example."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequestRequest: _TypeAlias = ForgetRequestRequest  # noqa: Y015
+
+@_typing.final
+class ForgetRequestResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    SPOOLED_FIELD_NUMBER: _builtins.int
+    ROLLOUTS_FIELD_NUMBER: _builtins.int
+    REMEMBERED_FIELD_NUMBER: _builtins.int
+    RELEASES_FIELD_NUMBER: _builtins.int
+    messages: _builtins.int
+    """Messages of the log and dead letters that were erased, and examples that waited in the spool."""
+    spooled: _builtins.int
+    rollouts: _builtins.int
+    """Rollouts that were made on them."""
+    remembered: _builtins.bool
+    """Whether an answer was remembered for feedback."""
+    @_builtins.property
+    def examples(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the examples that are gone."""
+
+    @_builtins.property
+    def releases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Releases that learned from it or were judged by it: their weights still hold what they learned."""
+
+    def __init__(
+        self,
+        *,
+        examples: _abc.Iterable[_builtins.str] | None = ...,
+        messages: _builtins.int = ...,
+        spooled: _builtins.int = ...,
+        rollouts: _builtins.int = ...,
+        remembered: _builtins.bool = ...,
+        releases: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["examples", b"examples", "messages", b"messages", "releases", b"releases", "remembered", b"remembered", "rollouts", b"rollouts", "spooled", b"spooled"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForgetRequestResponse: _TypeAlias = ForgetRequestResponse  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):

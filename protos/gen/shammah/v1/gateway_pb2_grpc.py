@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class GatewayServiceStub:
-    """The front door for gRPC clients and the CLI.
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
     """
 
     def __init__(self, channel):
@@ -105,10 +106,16 @@ class GatewayServiceStub:
                 request_serializer=shammah_dot_v1_dot_gateway__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_gateway__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ForgetRequest = channel.unary_unary(
+                '/shammah.v1.GatewayService/ForgetRequest',
+                request_serializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
-    """The front door for gRPC clients and the CLI.
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
     """
 
     def Ask(self, request, context):
@@ -209,6 +216,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetRequest(self, request, context):
+        """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -282,6 +296,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     request_deserializer=shammah_dot_v1_dot_gateway__pb2.GetStatusRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_gateway__pb2.GetStatusResponse.SerializeToString,
             ),
+            'ForgetRequest': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetRequest,
+                    request_deserializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'shammah.v1.GatewayService', rpc_method_handlers)
@@ -291,7 +310,8 @@ def add_GatewayServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GatewayService:
-    """The front door for gRPC clients and the CLI.
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
     """
 
     @staticmethod
@@ -662,6 +682,33 @@ class GatewayService:
             '/shammah.v1.GatewayService/GetStatus',
             shammah_dot_v1_dot_gateway__pb2.GetStatusRequest.SerializeToString,
             shammah_dot_v1_dot_gateway__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetRequest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.GatewayService/ForgetRequest',
+            shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.SerializeToString,
+            shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.FromString,
             options,
             channel_credentials,
             insecure,

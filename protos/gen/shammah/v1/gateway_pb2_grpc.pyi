@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GatewayServiceStub:
-    """The front door for gRPC clients and the CLI."""
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -61,10 +63,14 @@ class GatewayServiceStub:
     """Keep a release (or stop keeping it). Scope: admin."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GetStatusRequest, _gateway_pb2.GetStatusResponse]
     """The state of the whole. Scope: analyze."""
+    ForgetRequest: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ForgetRequestRequest, _gateway_pb2.ForgetRequestResponse]
+    """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
-    """The front door for gRPC clients and the CLI."""
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Ask: _aio.UnaryUnaryMultiCallable[_gateway_pb2.AskRequest, _gateway_pb2.AskResponse]  # type: ignore[assignment]
@@ -95,9 +101,13 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Keep a release (or stop keeping it). Scope: admin."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GetStatusRequest, _gateway_pb2.GetStatusResponse]  # type: ignore[assignment]
     """The state of the whole. Scope: analyze."""
+    ForgetRequest: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ForgetRequestRequest, _gateway_pb2.ForgetRequestResponse]  # type: ignore[assignment]
+    """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The front door for gRPC clients and the CLI."""
+    """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
+    ASCII characters): the same caller, tool and id give the same job again, also after a restart.
+    """
 
     @_abc_1.abstractmethod
     def Ask(
@@ -210,5 +220,13 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.GetStatusResponse, _abc.Awaitable[_gateway_pb2.GetStatusResponse]]:
         """The state of the whole. Scope: analyze."""
+
+    @_abc_1.abstractmethod
+    def ForgetRequest(
+        self,
+        request: _gateway_pb2.ForgetRequestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.ForgetRequestResponse, _abc.Awaitable[_gateway_pb2.ForgetRequestResponse]]:
+        """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

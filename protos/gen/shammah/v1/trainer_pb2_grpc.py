@@ -45,6 +45,11 @@ class TrainerServiceStub:
                 request_serializer=shammah_dot_v1_dot_trainer__pb2.GetTrainJobRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_trainer__pb2.GetTrainJobResponse.FromString,
                 _registered_method=True)
+        self.StopTrain = channel.unary_unary(
+                '/shammah.v1.TrainerService/StopTrain',
+                request_serializer=shammah_dot_v1_dot_trainer__pb2.StopTrainRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_trainer__pb2.StopTrainResponse.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/shammah.v1.TrainerService/Status',
                 request_serializer=shammah_dot_v1_dot_trainer__pb2.StatusRequest.SerializeToString,
@@ -59,6 +64,11 @@ class TrainerServiceStub:
                 '/shammah.v1.TrainerService/CheckExamples',
                 request_serializer=shammah_dot_v1_dot_trainer__pb2.CheckExamplesRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_trainer__pb2.CheckExamplesResponse.FromString,
+                _registered_method=True)
+        self.ForgetExamples = channel.unary_unary(
+                '/shammah.v1.TrainerService/ForgetExamples',
+                request_serializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.FromString,
                 _registered_method=True)
 
 
@@ -75,6 +85,13 @@ class TrainerServiceServicer:
 
     def GetTrainJob(self, request, context):
         """State of a job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopTrain(self, request, context):
+        """Stop a round at its next step; its examples stay queued.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -101,6 +118,13 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForgetExamples(self, request, context):
+        """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +137,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.GetTrainJob,
                     request_deserializer=shammah_dot_v1_dot_trainer__pb2.GetTrainJobRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_trainer__pb2.GetTrainJobResponse.SerializeToString,
+            ),
+            'StopTrain': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopTrain,
+                    request_deserializer=shammah_dot_v1_dot_trainer__pb2.StopTrainRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_trainer__pb2.StopTrainResponse.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -128,6 +157,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.CheckExamples,
                     request_deserializer=shammah_dot_v1_dot_trainer__pb2.CheckExamplesRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_trainer__pb2.CheckExamplesResponse.SerializeToString,
+            ),
+            'ForgetExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForgetExamples,
+                    request_deserializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -185,6 +219,33 @@ class TrainerService:
             '/shammah.v1.TrainerService/GetTrainJob',
             shammah_dot_v1_dot_trainer__pb2.GetTrainJobRequest.SerializeToString,
             shammah_dot_v1_dot_trainer__pb2.GetTrainJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopTrain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.TrainerService/StopTrain',
+            shammah_dot_v1_dot_trainer__pb2.StopTrainRequest.SerializeToString,
+            shammah_dot_v1_dot_trainer__pb2.StopTrainResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -266,6 +327,33 @@ class TrainerService:
             '/shammah.v1.TrainerService/CheckExamples',
             shammah_dot_v1_dot_trainer__pb2.CheckExamplesRequest.SerializeToString,
             shammah_dot_v1_dot_trainer__pb2.CheckExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForgetExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.TrainerService/ForgetExamples',
+            shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.SerializeToString,
+            shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,12 +37,16 @@ class TrainerServiceStub:
     """Start a round now, or return the job of the one that runs."""
     GetTrainJob: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainJobRequest, _trainer_pb2.GetTrainJobResponse]
     """State of a job."""
+    StopTrain: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.StopTrainRequest, _trainer_pb2.StopTrainResponse]
+    """Stop a round at its next step; its examples stay queued."""
     Status: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.StatusRequest, _trainer_pb2.StatusResponse]
     """Queue, ledger and last round."""
     SampleExamples: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.SampleExamplesRequest, _trainer_pb2.SampleExamplesResponse]
     """Draw dev examples to analyze the student with. Exam examples are never handed out."""
     CheckExamples: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.CheckExamplesRequest, _trainer_pb2.CheckExamplesResponse]
     """Say what ingestion would do with each text, without doing it."""
+    ForgetExamples: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ForgetExamplesRequest, _trainer_pb2.ForgetExamplesResponse]
+    """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -53,12 +57,16 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Start a round now, or return the job of the one that runs."""
     GetTrainJob: _aio.UnaryUnaryMultiCallable[_trainer_pb2.GetTrainJobRequest, _trainer_pb2.GetTrainJobResponse]  # type: ignore[assignment]
     """State of a job."""
+    StopTrain: _aio.UnaryUnaryMultiCallable[_trainer_pb2.StopTrainRequest, _trainer_pb2.StopTrainResponse]  # type: ignore[assignment]
+    """Stop a round at its next step; its examples stay queued."""
     Status: _aio.UnaryUnaryMultiCallable[_trainer_pb2.StatusRequest, _trainer_pb2.StatusResponse]  # type: ignore[assignment]
     """Queue, ledger and last round."""
     SampleExamples: _aio.UnaryUnaryMultiCallable[_trainer_pb2.SampleExamplesRequest, _trainer_pb2.SampleExamplesResponse]  # type: ignore[assignment]
     """Draw dev examples to analyze the student with. Exam examples are never handed out."""
     CheckExamples: _aio.UnaryUnaryMultiCallable[_trainer_pb2.CheckExamplesRequest, _trainer_pb2.CheckExamplesResponse]  # type: ignore[assignment]
     """Say what ingestion would do with each text, without doing it."""
+    ForgetExamples: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ForgetExamplesRequest, _trainer_pb2.ForgetExamplesResponse]  # type: ignore[assignment]
+    """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Serves the trainer."""
@@ -78,6 +86,14 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.GetTrainJobResponse, _abc.Awaitable[_trainer_pb2.GetTrainJobResponse]]:
         """State of a job."""
+
+    @_abc_1.abstractmethod
+    def StopTrain(
+        self,
+        request: _trainer_pb2.StopTrainRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.StopTrainResponse, _abc.Awaitable[_trainer_pb2.StopTrainResponse]]:
+        """Stop a round at its next step; its examples stay queued."""
 
     @_abc_1.abstractmethod
     def Status(
@@ -102,5 +118,13 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.CheckExamplesResponse, _abc.Awaitable[_trainer_pb2.CheckExamplesResponse]]:
         """Say what ingestion would do with each text, without doing it."""
+
+    @_abc_1.abstractmethod
+    def ForgetExamples(
+        self,
+        request: _trainer_pb2.ForgetExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.ForgetExamplesResponse, _abc.Awaitable[_trainer_pb2.ForgetExamplesResponse]]:
+        """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

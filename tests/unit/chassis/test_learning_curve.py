@@ -1,0 +1,60 @@
+"""Fitted learning curves and the spreading of a budget over categories."""
+
+from __future__ import annotations
+
+import pytest
+from shammah_chassis.learning_curve import Curve, Point, Prospect, allocate
+
+
+def learned(*accuracies: tuple[int, float], graded: int = 50) -> Curve:
+    return Curve([Point(rows, accuracy * graded, graded) for rows, accuracy in accuracies])
+
+
+def test_a_curve_goes_through_what_was_measured() -> None:
+    # clinc150 of the notes: .676 with 600 rows, .936 with 6,000.
+    curve = learned((0, 0.0), (600, 0.676), (6000, 0.936), graded=200)
+    assert curve.accuracy(600) == pytest.approx(0.676, abs=0.05)
+    assert curve.accuracy(6000) == pytest.approx(0.936, abs=0.05)
+
+
+def test_rows_that_brought_nothing_leave_little_to_hope_for() -> None:
+    hopeless, unknown = learned((0, 0.0), (400, 0.0)), Curve([])
+    assert hopeless.upper_gain(400, 100) < 0.03
+    assert unknown.upper_gain(0, 100) > 0.2
+
+
+def test_the_upper_bound_is_above_the_expectation_and_narrows_with_evidence() -> None:
+    few, many = learned((0, 0.0), (100, 0.5), graded=8), learned((0, 0.0), (100, 0.5), (400, 0.8), graded=100)
+    for curve in (few, many):
+        assert curve.upper_gain(400, 100) >= curve.gain(400, 100) > 0
+    assert few.upper_gain(400, 100) - few.gain(400, 100) > many.upper_gain(400, 100) - many.gain(400, 100)
+
+
+def test_a_category_that_is_done_gains_nothing() -> None:
+    assert learned((0, 0.9), (200, 1.0), (400, 1.0)).gain(400, 100) < 0.01
+
+
+def test_a_budget_goes_where_it_pays_over_an_even_floor() -> None:
+    prospects = {
+        "learns": Prospect(learned((0, 0.1), (50, 0.5)), 50, 1 / 3),
+        "hopeless": Prospect(learned((0, 0.0), (400, 0.0)), 400, 1 / 3),
+        "done": Prospect(learned((0, 0.9), (400, 1.0)), 400, 1 / 3),
+    }
+    given = allocate(prospects, 300, floor=0.2)
+    assert sum(given.values()) == 300
+    assert given["learns"] > 200
+    assert min(given.values()) >= 20
+
+
+def test_what_is_asked_more_often_gets_more() -> None:
+    curve = learned((0, 0.1), (50, 0.4))
+    given = allocate({"often": Prospect(curve, 50, 0.9), "rare": Prospect(curve, 50, 0.1)}, 400)
+    assert given["often"] > 3 * given["rare"]
+
+
+def test_an_empty_stock_gives_to_the_others_and_no_stock_at_all_ends() -> None:
+    curve = Curve([])
+    prospects = {"short": Prospect(curve, 0, 0.5, left=7), "long": Prospect(curve, 0, 0.5, left=1000)}
+    assert allocate(prospects, 200) == {"short": 7, "long": 193}
+    assert allocate({"short": Prospect(curve, 0, 1.0, left=7)}, 200) == {"short": 7}
+    assert allocate({}, 200) == {}
