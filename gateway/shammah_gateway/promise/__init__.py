@@ -1,0 +1,1 @@
+"""Is the promise still kept: audits, drift, and what follows from them."""
