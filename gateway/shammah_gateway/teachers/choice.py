@@ -24,6 +24,7 @@ from shammah_gateway.teachers.openai_compatible import OpenAICompatibleTeacher
 from shammah_gateway.teachers.recorded import load_recorded
 from shammah_gateway.teachers.settings import TeacherName
 from shammah_gateway.teachers.upstreams import Upstream, Upstreams
+from shammah_gateway.teachers.verdicts import VerdictBook
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,10 @@ async def open_teacher(settings: GatewaySettings, ledger: Ledger, board: Breaker
         NotFoundError: a recorded file is not there.
     """
     port = await open_port(settings, board)
-    return None if port is None else Teacher(port, ledger)
+    if port is None:
+        return None
+    verdicts = await asyncio.to_thread(VerdictBook, settings.own_dir / "verdicts.jsonl")
+    return Teacher(port, ledger, verdicts=verdicts)
 
 
 async def open_port(settings: GatewaySettings, board: BreakerBoard | None = None) -> FallbackTeacher | None:
@@ -87,6 +91,12 @@ def open_upstreams(settings: GatewaySettings, board: BreakerBoard | None = None,
         if upstream is not None and all(upstream.base_url != other.base_url for other in found):
             found.append(upstream)
     return Upstreams([(upstream, board.of(upstream.name)) for upstream in found], only_first=not own_key)
+
+
+def list_urls(settings: GatewaySettings) -> tuple[str, ...]:
+    """Return the addresses that teachers are asked at, in their order; none for recorded answers."""
+    found = [_find_upstream(name, settings, own_key=False) for name in settings.teacher_names]
+    return tuple(dict.fromkeys(upstream.base_url for upstream in found if upstream is not None))
 
 
 def _find_upstream(name: TeacherName, settings: GatewaySettings, *, own_key: bool) -> Upstream | None:
@@ -150,7 +160,14 @@ def _open_remote(name: TeacherName, settings: GatewaySettings, guard: Guard) -> 
             guard=guard,
         )
     model, base_url, key_file = _find_claude(name, settings)
-    return AnthropicTeacher(model=model, key=_read_key(key_file), base_url=base_url, guard=guard, name=name)
+    return AnthropicTeacher(
+        model=model,
+        key=_read_key(key_file),
+        base_url=base_url,
+        guard=guard,
+        name=name,
+        batches=settings.batch_policy,
+    )
 
 
 async def _load_recorded(settings: GatewaySettings) -> TeacherPort:

@@ -15,9 +15,18 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 from shammah_chassis.errors import ShammahError, TeacherError, TeacherRefusedError, TeacherTruncatedError
 from shammah_chassis.examples import Message
 
-from shammah_gateway.teachers.base import Generation, TeacherAnswer, TeacherPort, Wish
 from shammah_gateway.teachers.faults import TeacherCutOffError
 from shammah_gateway.teachers.guard import Guard
+from shammah_gateway.teachers.ports import (
+    Form,
+    FormPort,
+    Generation,
+    Judgement,
+    JudgingPort,
+    TeacherAnswer,
+    TeacherPort,
+    Wish,
+)
 
 Told = TypeVar("Told")
 _log = logging.getLogger(__name__)
@@ -108,6 +117,36 @@ class FallbackTeacher:
         made, _, _ = await self._first(able or self._teachers[:1], ask)
         return made
 
+    async def judge(self, query: str, reference: str, response: str, *, seconds: float | None = None) -> Judgement:
+        """As `JudgingPort.judge`, by the first that can."""
+
+        async def ask(port: TeacherPort, share: float) -> Judgement:
+            assert isinstance(port, JudgingPort)
+            return await port.judge(query, reference, response, seconds=share)
+
+        able = [port for port in self._teachers if isinstance(port, JudgingPort)]
+        if not able:
+            raise TeacherError(f"no teacher of {self.name} can judge")
+        return (await self._first(able, ask, seconds))[0]
+
+    async def fill(self, prompt: str, form: Form, max_tokens: int, *, seconds: float | None = None) -> TeacherAnswer:
+        """As `FormPort.fill`, by the first that can."""
+
+        async def ask(port: TeacherPort, share: float) -> TeacherAnswer:
+            assert isinstance(port, FormPort)
+            return await port.fill(prompt, form, max_tokens, seconds=share)
+
+        able = [port for port in self._teachers if isinstance(port, FormPort)]
+        if not able:
+            raise TeacherError(f"no teacher of {self.name} can answer in a form")
+        return (await self._first(able, ask, seconds))[0]
+
+    @property
+    def desks(self) -> tuple[object, ...]:
+        """Where Message Batches can be bought, in the order of the teachers."""
+        found = (getattr(port, "batches", None) for port in self._teachers)
+        return tuple(desk for desk in found if desk is not None)
+
     def categories(self) -> frozenset[str] | None:
         """Return what any of them can make; None for everything."""
         known = [port.categories() for port in self._teachers]
@@ -125,9 +164,12 @@ class FallbackTeacher:
                 await close()
 
     async def _first(
-        self, ports: Sequence[TeacherPort], ask: Callable[[TeacherPort, float], Awaitable[Told]]
+        self,
+        ports: Sequence[TeacherPort],
+        ask: Callable[[TeacherPort, float], Awaitable[Told]],
+        seconds: float | None = None,
     ) -> tuple[Told, str, tuple[tuple[str, str], ...]]:
-        deadline = self._clock() + self._seconds
+        deadline = self._clock() + min(self._seconds, seconds if seconds is not None else self._seconds)
         failed: list[tuple[str, TeacherError]] = []
         for index, port in enumerate(ports):
             share = (deadline - self._clock()) / (len(ports) - index)

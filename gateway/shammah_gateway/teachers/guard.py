@@ -16,9 +16,9 @@ from typing import TypeVar
 from shammah_chassis.errors import TeacherError
 
 from shammah_gateway.money.usage import UNKNOWN_USAGE
-from shammah_gateway.teachers.base import report_billed
 from shammah_gateway.teachers.breaker import Breaker, Permit
 from shammah_gateway.teachers.faults import AttemptError, name_error, run_late
+from shammah_gateway.teachers.ports import report_billed
 from shammah_gateway.teachers.retry import RetryPolicy
 
 Result = TypeVar("Result")

@@ -15,10 +15,20 @@ from shammah_chassis.errors import TeacherError, TeacherRefusedError, TeacherTru
 from shammah_chassis.examples import Message
 
 from shammah_gateway.money.usage import UNKNOWN_USAGE, Usage
-from shammah_gateway.teachers.base import GENERATE_TOKENS, Generation, TeacherAnswer, Wish, report_billed
 from shammah_gateway.teachers.faults import AttemptError, Fault, cut_off, lose_connection, read_fault, run_late
 from shammah_gateway.teachers.guard import Guard, note_unseen
-from shammah_gateway.teachers.wishes import GENERATE_SCHEMA, read_generation, write_wish
+from shammah_gateway.teachers.json_text import write_schema
+from shammah_gateway.teachers.judging import JUDGE_FORM, read_judgement, write_judgement
+from shammah_gateway.teachers.ports import (
+    JUDGE_TOKENS,
+    Form,
+    Generation,
+    Judgement,
+    TeacherAnswer,
+    Wish,
+    report_billed,
+)
+from shammah_gateway.teachers.wishes import GENERATE_FORM, read_generation, write_wish
 
 # How a server is told the form of its output: by a schema, "some JSON", or only in words.
 OutputForm = Literal["json_schema", "json_object", "words"]
@@ -60,9 +70,18 @@ class OpenAICompatibleTeacher:
 
     async def generate(self, wish: Wish, *, seconds: float | None = None) -> Generation:
         """As `TeacherPort.generate`; TeacherError when the output is not in the form that was asked for."""
-        request = write_wish(wish, with_schema=self._form != "json_schema")
-        told = await self._ask([Message("user", request)], GENERATE_TOKENS, _write_form(self._form), seconds)
+        told = await self.fill(write_wish(wish), GENERATE_FORM, wish.max_tokens, seconds=seconds)
         return read_generation(told, wish)
+
+    async def judge(self, query: str, reference: str, response: str, *, seconds: float | None = None) -> Judgement:
+        """As `JudgingPort.judge`; TeacherError when the verdict is not in the form that was asked for."""
+        prompt = write_judgement(query, reference, response)
+        return read_judgement(await self.fill(prompt, JUDGE_FORM, JUDGE_TOKENS, seconds=seconds))
+
+    async def fill(self, prompt: str, form: Form, max_tokens: int, *, seconds: float | None = None) -> TeacherAnswer:
+        """As `FormPort.fill`; a server that can't be given a schema is told it in the prompt."""
+        text = prompt if self._form == "json_schema" else f"{prompt}\n{write_schema(form)}"
+        return await self._ask([Message("user", text)], max_tokens, _write_form(self._form, form), seconds)
 
     def categories(self) -> None:
         """Return None: it can write examples of any category."""
@@ -114,11 +133,11 @@ class OpenAICompatibleTeacher:
             raise AttemptError(cut_off(f"its reply is no JSON: {error}")) from error
 
 
-def _write_form(form: OutputForm) -> dict[str, Any]:
-    if form == "json_schema":
-        schema = {"name": "examples", "strict": True, "schema": GENERATE_SCHEMA}
+def _write_form(how: OutputForm, form: Form) -> dict[str, Any]:
+    if how == "json_schema":
+        schema = {"name": form.name, "strict": True, "schema": form.schema}
         return {"response_format": {"type": "json_schema", "json_schema": schema}}
-    return {"response_format": {"type": "json_object"}} if form == "json_object" else {}
+    return {"response_format": {"type": "json_object"}} if how == "json_object" else {}
 
 
 def _read_answer(body: object, model: str) -> TeacherAnswer:

@@ -6,6 +6,7 @@ was taught yet. It calls no network.
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Iterable, Sequence
@@ -13,10 +14,12 @@ from pathlib import Path
 
 from shammah_chassis.errors import NotFoundError, TeacherError
 from shammah_chassis.examples import Example, Message
+from shammah_chassis.grading import grade
 from shammah_chassis.text import normalise_query
 from shammah_chassis.workload import read_workload
 
-from shammah_gateway.teachers.base import Generation, OfferedExample, TeacherAnswer, Wish
+from shammah_gateway.teachers.difficulty import order_rows, split_thirds
+from shammah_gateway.teachers.ports import Generation, Judgement, OfferedExample, TeacherAnswer, Wish
 
 TEACHABLE = frozenset({"train", "teach"})
 MODEL = "recorded"
@@ -25,7 +28,8 @@ MODEL = "recorded"
 class RecordedTeacher:
     """Answers from (normalised query -> example); `teachable` are the rows it may hand out, in file order.
 
-    Difficulty and focus of a wish are not used: the files do not say either.
+    The files do not say how hard a row is, so a wish's difficulty goes by the proxy of `difficulty` (length and
+    rarity): the rows of that third of the category first, in file order, then those of the next. Focus is not used.
     """
 
     name = "recorded"
@@ -37,7 +41,9 @@ class RecordedTeacher:
         self._teachable: dict[str, list[Example]] = {}
         for example in teachable:
             self._teachable.setdefault(example.category, []).append(example)
-        self._next = dict.fromkeys(self._teachable, 0)
+        self._thirds = {name: split_thirds([row.query_text for row in rows]) for name, rows in self._teachable.items()}
+        # Rows that were handed out, by category: none is twice, whatever the difficulty.
+        self._given: dict[str, set[int]] = {name: set() for name in self._teachable}
 
     async def answer(self, messages: Sequence[Message], max_tokens: int) -> TeacherAnswer:
         """Return the recorded answer to the last user turn; TeacherError when there is none.
@@ -58,15 +64,32 @@ class RecordedTeacher:
         if rows is None:
             listed = ", ".join(sorted(self._teachable)) or "none"
             raise NotFoundError(f"category {wish.category!r} is not in the recorded files; known: {listed}")
+        given = self._given[wish.category]
         made: list[OfferedExample] = []
-        index = self._next[wish.category]
-        while index < len(rows) and len(made) < wish.count:
-            row = rows[index]
-            index += 1
-            if normalise_query(row.query_text) not in wish.exclude:
-                made.append(_offer(row))
-        self._next[wish.category] = index
+        for index in order_rows(self._thirds[wish.category], wish.difficulty):
+            if len(made) >= wish.count:
+                break
+            if index in given:
+                continue
+            given.add(index)
+            if normalise_query(rows[index].query_text) not in wish.exclude:
+                made.append(_offer(rows[index]))
         return Generation(tuple(made), MODEL)
+
+    async def judge(self, query: str, reference: str, response: str, *, seconds: float | None = None) -> Judgement:
+        """Judge a response by the grader of the recorded row; `reference` is not looked at, the row has its own.
+
+        Raises:
+            TeacherError: it can't judge this: the query is not recorded, or its grader can't tell offline.
+        """
+        example = self._answers.get(normalise_query(query))
+        if example is None:
+            raise TeacherError(f"the recorded teacher cannot judge an answer to {query[:60]!r}: it is not recorded")
+        # Tests run in a process of their own, for seconds.
+        told = await asyncio.to_thread(grade, response, example)
+        if told.good is None:
+            raise TeacherError(f"the recorded teacher cannot judge: {told.detail}")
+        return Judgement(told.good, f"grader {told.grader}: {told.detail}", MODEL)
 
     def categories(self) -> frozenset[str]:
         """Return the categories of the teachable rows."""

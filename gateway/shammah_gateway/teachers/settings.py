@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, Field, field_validator, model_validator
 from pydantic_settings import NoDecode
 
+from shammah_gateway.teachers.batch_desk import BatchMode, BatchPolicy
 from shammah_gateway.teachers.breaker import BreakerLimits
 from shammah_gateway.teachers.openai_compatible import OutputForm
 from shammah_gateway.teachers.retry import RetryPolicy
@@ -46,6 +47,19 @@ class TeacherSettings(BaseModel):
     teacher_max_pause_seconds: float = Field(
         2.0, ge=0, le=60, description="One pause at most, whatever retry-after says."
     )
+    teach_batches: BatchMode = Field(
+        "auto", description='Message Batches (half price, within hours): "auto" for many examples, always or never.'
+    )
+    teach_batch_from: int = Field(50, ge=1, le=100, description="From how many examples on auto uses a batch.")
+    teach_batch_poll_seconds: float = Field(5.0, gt=0, le=60, description="First pause before a batch is looked at.")
+    teach_agreement_share: float = Field(
+        1.0, ge=0, le=1, description="Share of a teacher's new examples that it must answer a second time alike."
+    )
+    teach_agreement_max: int = Field(200, ge=0, description="Most examples that one call has answered a second time.")
+    teach_agreement_callers: bool = Field(
+        False, description="Whether examples that a caller offers are answered by the teacher too, at its price."
+    )
+
     breaker_failures: int = Field(5, ge=1, description="Failures in a row after which a teacher is left alone.")
     breaker_window_seconds: float = Field(60.0, gt=0, description="Window for the share of failures.")
     breaker_share: float = Field(0.5, gt=0, le=1, description="Share of failed calls that opens, of 20 or more.")
@@ -92,6 +106,15 @@ class TeacherSettings(BaseModel):
             share=self.breaker_share,
             open_seconds=self.breaker_open_seconds,
             max_open_seconds=max(self.breaker_max_open_seconds, self.breaker_open_seconds),
+        )
+
+    @property
+    def batch_policy(self) -> BatchPolicy:
+        """When and how Message Batches are used."""
+        return BatchPolicy(
+            mode=self.teach_batches,
+            from_count=self.teach_batch_from,
+            first_pause_seconds=self.teach_batch_poll_seconds,
         )
 
     def plan_retries(self, *, last: bool) -> RetryPolicy:

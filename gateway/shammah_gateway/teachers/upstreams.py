@@ -41,6 +41,16 @@ class Upstream:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     model: str = ""
 
+    @property
+    def host(self) -> str:
+        """Where it is, for logs."""
+        return read_host(self.base_url)
+
+
+def read_host(url: str) -> str:
+    """Return an address without its scheme, and without a name and password in it."""
+    return url.partition("://")[2].rpartition("@")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class UpstreamCall:

@@ -6,6 +6,8 @@ Dev examples only: exam rows are never handed out. Learning is off and the teach
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,27 +16,19 @@ from shammah.v1 import trainer_pb2
 from shammah_chassis.errors import PreconditionError, ShammahError, UnavailableError
 from shammah_chassis.examples import Example
 from shammah_chassis.grading import grade_many
+from shammah_chassis.learning_curve import Curve, Point
 from shammah_chassis.releases import Release
 from shammah_chassis.scopes import Caller
 
-from shammah_gateway.checks import check_categories, check_range
+from shammah_gateway.checks import check_categories
 from shammah_gateway.intervals import clopper_pearson
 from shammah_gateway.jobs import Progress
-from shammah_gateway.learning_curve import (
-    MAX_ROWS,
-    CategoryState,
-    expected_accuracy,
-    expected_gain,
-    recommended_rows,
-)
-from shammah_gateway.tools.context import ToolContext, run_job, show_job
+from shammah_gateway.learning_curve import MAX_ROWS, CategoryState, expected_gain, recommended_rows, upper_gain
+from shammah_gateway.tools.context import ToolContext
 from shammah_gateway.tools.query import require_champion
 from shammah_gateway.tools.schemas import AnalyzeInput, AnalyzeResult, CategoryAnalysis
 from shammah_gateway.values import Answer, Query
 
-DEFAULT_COUNT = 100
-MIN_COUNT = 50
-MAX_COUNT = 200
 # As many as a pod takes at once without waiting; more would only wait there.
 CONCURRENCY = 8
 SEED = 0
@@ -51,32 +45,36 @@ class Tested:
     good: bool
 
 
-async def analyze_model(context: ToolContext, caller: Caller, asked: AnalyzeInput) -> AnalyzeResult:
-    """Test the champion on dev examples.
+async def check_analysis(context: ToolContext, caller: Caller, asked: AnalyzeInput) -> None:
+    """Raise what is wrong with a call before a job exists.
 
     Raises:
-        InvalidInputError: test_count outside 50 to 200.
         NotFoundError: an unknown category (the message lists the known ones).
-        PreconditionError: there are no dev examples yet.
         UnavailableError: no release serves, or the trainer is away.
     """
-    if asked.job:
-        return await show_job(context, caller, asked.job, AnalyzeResult)
-    count = asked.test_count or DEFAULT_COUNT
-    check_range("test_count", count, MIN_COUNT, MAX_COUNT)
+    require_champion(context)
+    check_categories(asked.categories, {row.category for row in (await context.trainer.status()).categories})
+
+
+async def analyze(context: ToolContext, caller: Caller, asked: AnalyzeInput, progress: Progress) -> dict[str, Any]:
+    """Test the champion on dev examples; returns an AnalyzeResult as a dict.
+
+    Raises:
+        PreconditionError: there are no dev examples yet, or none can be graded.
+        UnavailableError: no release serves, the student answers none, or the trainer is away.
+    """
     release = require_champion(context)
     rows = {row.category: row for row in (await context.trainer.status()).categories}
-    check_categories(asked.categories, rows)
-
-    async def work(progress: Progress) -> dict[str, Any]:
-        progress.report(0.0, "drawing examples")
-        examples = await context.trainer.sample(count, asked.categories, SEED)
-        if not examples:
-            raise PreconditionError("there are no dev examples yet: teach some first")
-        tested = await try_examples(context, release, examples, caller.name, progress)
-        return (await summarise(context, release, tested, rows)).model_dump(exclude={"job"})
-
-    return await run_job(context, caller, "analyze_model", work, AnalyzeResult)
+    progress.report(0.0, "drawing examples")
+    examples = await context.trainer.sample(asked.test_count, asked.categories, SEED)
+    if not examples:
+        raise PreconditionError(
+            "there are no dev examples yet: they come from live traffic that the teacher answers, and from recorded "
+            "files (shammah learn)"
+        )
+    tested = await try_examples(context, release, examples, caller.name, progress)
+    result = await summarise(context, release, tested, rows, asked.categories)
+    return result.model_dump(exclude={"job"})
 
 
 async def try_examples(
@@ -137,33 +135,23 @@ async def summarise(
     release: Release,
     tested: Sequence[Tested],
     rows: Mapping[str, trainer_pb2.CategoryRows],
+    wanted: Sequence[str] = (),
 ) -> AnalyzeResult:
-    """Return the analysis of tested examples."""
+    """Return the analysis of tested examples; `wanted` are the categories asked for, none meaning all."""
     if not tested:
         raise PreconditionError("none of the drawn examples could be graded")
-    first = await _first_accuracies(context)
+    points = await _exam_points(context)
     by_category: dict[str, list[Tested]] = {}
     for entry in tested:
         by_category.setdefault(entry.category, []).append(entry)
     shares = _shares(context, by_category, len(tested))
-    states = {
-        name: CategoryState(
-            accuracy=sum(entry.good for entry in entries) / len(entries),
-            first=first.get(name, 0.0),
-            trained_rows=max(0, rows[name].train - rows[name].new_train) if name in rows else 0,
-            share=shares[name],
-        )
-        for name, entries in by_category.items()
-    }
+    states = {name: _state(entries, rows.get(name), points, shares[name]) for name, entries in by_category.items()}
     analyses = [_analyse(name, by_category[name], states[name], release) for name in sorted(by_category)]
     good = sum(entry.good for entry in tested)
     low, high = clopper_pearson(good, len(tested))
-    ranked = sorted(analyses, key=lambda entry: (-entry.expected_gain, entry.category))
-    improvement = sum(
-        states[entry.category].share
-        * (expected_accuracy(states[entry.category], entry.recommended_examples) - entry.accuracy)
-        for entry in analyses
-    )
+    # By what could be gained, not by failure alone, and not by what is expected alone: little is known of the untried.
+    ranked = sorted(analyses, key=lambda entry: (-upper_gain(states[entry.category]), entry.category))
+    improvement = sum(expected_gain(states[entry.category], entry.recommended_examples) for entry in analyses)
     return AnalyzeResult(
         local_success=good / len(tested),
         local_success_low=low,
@@ -173,7 +161,25 @@ async def summarise(
         weak_areas=[entry.category for entry in ranked if entry.recommended_examples > 0],
         estimated_improvement=100.0 * improvement,
         release=release.id,
+        local_good=sum(entry.local_good for entry in analyses),
+        local_bad=sum(entry.local_bad for entry in analyses),
+        forwarded_though_good=sum(entry.forwarded_though_good for entry in analyses),
+        untested=sorted(set(wanted or [*rows, *release.categories]) - by_category.keys()),
+        evidence_age_seconds=max(0.0, time.time() - release.created_at),
     )
+
+
+def _state(
+    entries: Sequence[Tested],
+    rows: trainer_pb2.CategoryRows | None,
+    points: Mapping[str, Sequence[Point]],
+    share: float,
+) -> CategoryState:
+    taught = max(0, rows.train - rows.new_train) if rows is not None else 0
+    good = sum(entry.good for entry in entries)
+    now = Point(taught, good, len(entries))
+    known = [*points.get(entries[0].category, ()), now]
+    return CategoryState(accuracy=good / len(entries), curve=Curve(known), trained_rows=taught, share=share)
 
 
 def _analyse(name: str, entries: Sequence[Tested], state: CategoryState, release: Release) -> CategoryAnalysis:
@@ -190,10 +196,24 @@ def _analyse(name: str, entries: Sequence[Tested], state: CategoryState, release
         local_bad=sum(entry.local and not entry.good for entry in entries),
         forwarded_though_good=sum(entry.good and not entry.local for entry in entries),
         certified=policy is not None and policy.threshold is not None,
-        rows_missing=policy.rows_missing if policy else 0,
+        rows_missing=policy.rows_missing if policy else least_rows(release),
         expected_gain=expected_gain(state, MAX_ROWS),
         recommended_examples=recommended_rows(state),
+        share=state.share,
+        trained_examples=state.trained_rows,
+        exam_rows=policy.rows if policy else 0,
+        reason=policy.reason if policy else "no exam has looked at this category yet",
     )
+
+
+def least_rows(release: Release) -> int:
+    """Return how many accepted exam answers certify a category that has none yet: all right, at the release's promise.
+
+    P(no error in n answers that are bad with probability alpha) <= delta / C (Learn-then-Test; Angelopoulos et al.
+    2021), C being the categories of the exam and this one.
+    """
+    alone = release.delta / (len(release.categories) + 1)
+    return math.ceil(math.log(alone) / math.log1p(-release.alpha))
 
 
 def _shares(context: ToolContext, by_category: Mapping[str, Sequence[Tested]], total: int) -> dict[str, float]:
@@ -204,19 +224,21 @@ def _shares(context: ToolContext, by_category: Mapping[str, Sequence[Tested]], t
     return {name: len(entries) / total for name, entries in by_category.items()}
 
 
-async def _first_accuracies(context: ToolContext) -> dict[str, float]:
-    """Return the accuracy of each category in the oldest exam that is still kept: what it was before it was taught."""
-    first: dict[str, float] = {}
-    for release in reversed(await context.releases.list_releases()):
-        for name, policy in release.categories.items():
-            first.setdefault(name, _before(release, name, policy.accuracy))
-    return first
+async def _exam_points(context: ToolContext) -> dict[str, list[Point]]:
+    """Return per category what the exams of the kept releases found: accuracy by the rows that had been taught.
 
-
-def _before(release: Release, category: str, accuracy: float) -> float:
-    """Return the accuracy before the round of a release, as its gate report says; without one, half of it.
-
-    Half leaves room for what teaching did, without claiming that it did everything.
+    A candidate that was held counts too: it shows what its rows were worth. The oldest release also tells, in its gate
+    report, the accuracy before its round; how many rows that was after is known only for release 0.
     """
-    entry = release.report.get("categories", {}).get(category, {})
-    return float(entry.get("accuracy_before", accuracy / 2.0))
+    points: dict[str, list[Point]] = {}
+    for release in await context.releases.list_releases():
+        compared = release.report.get("categories", {})
+        for name, policy in release.categories.items():
+            if policy.exam_rows > 0:
+                good = policy.accuracy * policy.exam_rows
+                points.setdefault(name, []).append(Point(policy.trained_rows, good, policy.exam_rows))
+            entry = compared.get(name, {})
+            if len(release.ancestry) == 1 and "accuracy_before" in entry:
+                graded = float(entry.get("n", 0))
+                points.setdefault(name, []).append(Point(0, float(entry["accuracy_before"]) * graded, graded))
+    return points

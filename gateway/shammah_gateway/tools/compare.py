@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from shammah_chassis.errors import InvalidInputError, UnavailableError
-from shammah_chassis.examples import Message
+from shammah_chassis.errors import BudgetError, InvalidInputError, TeacherError, UnavailableError
+from shammah_chassis.examples import Message, default_grader
 from shammah_chassis.scopes import Caller
+from shammah_chassis.text import collapse_whitespace
 
 from shammah_gateway.checks import check_query
 from shammah_gateway.jobs import Progress
-from shammah_gateway.tools.context import ToolContext, run_job, show_job
+from shammah_gateway.tools.context import ToolContext
 from shammah_gateway.tools.query import require_champion
 from shammah_gateway.tools.schemas import CompareInput, CompareResult
 from shammah_gateway.values import Compared, Query
@@ -20,46 +21,33 @@ AGREE_SIMILARITY = 0.8
 TEACHER_TOKENS = 1024
 
 
-async def compare_responses(context: ToolContext, caller: Caller, asked: CompareInput) -> CompareResult:
-    """Compare on the champion; the teacher is asked when no response of its is given.
+async def check_comparison(context: ToolContext, caller: Caller, asked: CompareInput) -> None:
+    """Raise what is wrong with a call before a job exists.
 
     Raises:
         InvalidInputError, TooLongError: as `check_query`.
+        UnavailableError: no release serves, or there is no teacher to ask.
+    """
+    _make_query(context, caller, asked)
+    require_champion(context)
+    if asked.teacher_response is None and context.teacher is None:
+        raise UnavailableError("no teacher is set up; give teacher_response")
+
+
+async def compare(context: ToolContext, caller: Caller, asked: CompareInput, progress: Progress) -> dict[str, Any]:
+    """Compare on the champion; the teacher is asked, once, when no response of its is given.
+
+    Raises:
         UnavailableError: no release serves, a role is away, or there is no teacher.
         TeacherError, BudgetError: the teacher gave no usable answer.
     """
-    if asked.job:
-        return await show_job(context, caller, asked.job, CompareResult)
-    if not asked.query.strip():
-        raise InvalidInputError("query is empty; give a query, or the id of a job")
-    query = check_query(
-        Query(
-            messages=(Message("user", asked.query),),
-            role_timeout_seconds=context.role_timeout_seconds,
-            user=caller.name,
-        )
-    )
-
-    async def work(progress: Progress) -> dict[str, Any]:
-        return await _compare(context, query, asked.teacher_response, progress)
-
-    return await run_job(context, caller, "compare_responses", work, CompareResult)
-
-
-async def _compare(
-    context: ToolContext, query: Query, teacher_response: str | None, progress: Progress
-) -> dict[str, Any]:
+    query = _make_query(context, caller, asked)
     release = require_champion(context)
     progress.report(0.1, "the student answers")
     trial = await context.cascade.student.try_query(query, release, run_anyway=True)
     if trial.attempt is None:
         raise UnavailableError(f"the student can't answer now: {trial.reason}")
-    if teacher_response is None:
-        if context.teacher is None:
-            raise UnavailableError("no teacher is set up; give teacher_response")
-        progress.report(0.4, "the teacher answers")
-        told = await context.teacher.answer(query.messages, TEACHER_TOKENS, purpose="compare", caller=query.user)
-        teacher_response = told.text
+    teacher_response = asked.teacher_response or await _ask_teacher(context, query, progress)
     progress.report(0.8, "comparing")
     compared = await context.roles.compare(
         release.id,
@@ -71,6 +59,9 @@ async def _compare(
         timeout=context.role_timeout_seconds,
     )
     verdict, reason = judge(trial.attempt.text, teacher_response, compared)
+    if asked.teacher_response is None and needs_judge(trial.attempt.text, teacher_response):
+        progress.report(0.9, "the teacher judges")
+        verdict, reason = await _ask_judge(context, query, trial.attempt.text, teacher_response) or (verdict, reason)
     return CompareResult(
         local_response=trial.attempt.text,
         teacher_response=teacher_response,
@@ -85,8 +76,51 @@ async def _compare(
     ).model_dump(exclude={"job"})
 
 
-def judge(local: str, teacher: str, compared: Compared) -> tuple[str, str]:
-    """Return the verdict ("agree" or "disagree") and its reason."""
+async def _ask_teacher(context: ToolContext, query: Query, progress: Progress) -> str:
+    """Return what the teacher says; what it said before a restart is not paid for again."""
+    told: str | None = progress.state.get("teacher_response")
+    if told is not None:
+        return told
+    if context.teacher is None:
+        raise UnavailableError("no teacher is set up; give teacher_response")
+    progress.report(0.4, "the teacher answers")
+    answer = await context.teacher.answer(query.messages, TEACHER_TOKENS, purpose="compare", caller=query.user)
+    progress.save({"teacher_response": answer.text})
+    return answer.text
+
+
+def _make_query(context: ToolContext, caller: Caller, asked: CompareInput) -> Query:
+    if not asked.query.strip():
+        raise InvalidInputError("query is empty; give a query, or the id of a job")
+    return check_query(
+        Query(
+            messages=(Message("user", asked.query),),
+            role_timeout_seconds=context.role_timeout_seconds,
+            user=caller.name,
+        )
+    )
+
+
+def needs_judge(local: str, teacher: str) -> bool:
+    """Say whether no offline grader fits: free text that is not the same words."""
+    return default_grader(teacher) == "judge" and collapse_whitespace(local) != collapse_whitespace(teacher)
+
+
+async def _ask_judge(
+    context: ToolContext, query: Query, local: str, teacher: str
+) -> tuple[Literal["agree", "disagree"], str] | None:
+    """Return verdict and reason of the teacher as judge; None where it can't say: then embeddings and facts do."""
+    if context.teacher is None:
+        return None
+    try:
+        told = await context.teacher.judge(query.text, teacher, local, purpose="compare", caller=query.user)
+    except (TeacherError, BudgetError):
+        return None
+    return "agree" if told.agrees else "disagree", f"judged by {told.model}: {told.reason}"
+
+
+def judge(local: str, teacher: str, compared: Compared) -> tuple[Literal["agree", "disagree"], str]:
+    """Return the verdict and its reason."""
     if " ".join(local.lower().split()) == " ".join(teacher.lower().split()):
         return "agree", "the same words"
     if not compared.same_facts:

@@ -6,57 +6,84 @@ import asyncio
 from typing import Any
 
 from shammah_chassis.errors import InvalidInputError, UnavailableError
+from shammah_chassis.examples import Example
 from shammah_chassis.scopes import Caller
 
-from shammah_gateway.checks import check_categories, check_range
+from shammah_gateway.checks import check_categories
+from shammah_gateway.job_record import JobRecord
 from shammah_gateway.jobs import Progress
 from shammah_gateway.offers import Sieve, sift_offers
 from shammah_gateway.teachers.base import OfferedExample, Teacher, Wish
-from shammah_gateway.tools.context import ToolContext, run_job, show_job
+from shammah_gateway.tools.context import ToolContext
+from shammah_gateway.tools.making import Maker, Steps, check_by_trainer, check_seconds
 from shammah_gateway.tools.schemas import GenerateInput, GenerateResult, RejectedCount
 
-MIN_COUNT = 10
-MAX_COUNT = 100
-DIFFICULTIES = ("easy", "medium", "hard")
 SAMPLES = 5
-# A teacher that was asked before (or a restarted one) may hand out what is there already: ask again, but not for ever.
-MAX_ASKS = 20
 
 
-async def generate_training_data(context: ToolContext, caller: Caller, asked: GenerateInput) -> GenerateResult:
-    """Queue examples, as a job.
+async def check_generation(context: ToolContext, caller: Caller, asked: GenerateInput) -> None:
+    """Raise what is wrong with a call before a job exists.
 
     Raises:
-        InvalidInputError: count outside 10 to 100, an unknown difficulty, or no category.
+        InvalidInputError: no category.
         NotFoundError: a category that neither the ledger nor the teacher knows.
         UnavailableError: no teacher, or the trainer that checks examples is away.
-        TeacherError, BudgetError: the teacher made none.
     """
-    if asked.job:
-        return await show_job(context, caller, asked.job, GenerateResult)
-    if asked.examples:
-        offers = [OfferedExample(**row.model_dump()) for row in asked.examples]
+    if not asked.examples:
+        await _check_wish(context, asked)
 
-        async def queue_offers(progress: Progress) -> dict[str, Any]:
-            progress.report(0.1, "checking")
-            sieve = await asyncio.to_thread(sift_offers, offers, category=asked.category, teacher=caller.name, model="")
-            sieve.apply(await context.trainer.check(sieve.passed))
-            return await _queue(context, sieve)
 
-        return await run_job(context, caller, "generate_training_data", queue_offers, GenerateResult)
+async def generate(context: ToolContext, caller: Caller, asked: GenerateInput, progress: Progress) -> dict[str, Any]:
+    """Queue examples; returns a GenerateResult as a dict. Called again after a restart, with `progress.state`.
+
+    What is to be queued is saved before it is, and queueing is by the id of an example: nothing is doubled or lost.
+
+    Raises:
+        UnavailableError: no teacher, or the trainer that checks examples is away.
+        TeacherError, BudgetError: the teacher made none at all.
+    """
+    steps = Steps.load(progress)
+    if steps.final is None:
+        if asked.examples:
+            steps.finish(await _sift_own(context, caller, asked, steps, progress))
+        else:
+            steps.finish(await _make(context, caller, asked, steps, progress))
+    return await _queue(context, steps.final or {}, progress)
+
+
+async def stop_generation(context: ToolContext, record: JobRecord) -> str:
+    """End the batch that a cancelled job left going; returns what to tell. What the teacher gave is not queued."""
+    batch = record.saved.get("batch") or {}
+    told = ["stopped by its caller; nothing is queued"]
+    if context.teacher is not None and batch.get("id") and "made" not in batch:
+        told.append(await context.teacher.stop_batch(batch, caller=record.owner))
+    return "; ".join(told)
+
+
+async def _sift_own(
+    context: ToolContext, caller: Caller, asked: GenerateInput, steps: Steps, progress: Progress
+) -> dict[str, Any]:
+    """Check the caller's own examples: all that is free, and second answers where the setting says so."""
+    offers = [OfferedExample(**row.model_dump()) for row in asked.examples]
+    progress.report(0.1, "checking")
+    sieve = await asyncio.to_thread(sift_offers, offers, category=asked.category, teacher=caller.name, model="")
+    await check_by_trainer(context, sieve)
+    note = ""
+    if context.agreement.callers and context.teacher is not None:
+        note = await check_seconds(context.agreement, context.teacher, sieve, steps=steps, caller=caller.name)
+    return _sum_up(sieve, missing=0, note=note)
+
+
+async def _make(
+    context: ToolContext, caller: Caller, asked: GenerateInput, steps: Steps, progress: Progress
+) -> dict[str, Any]:
     wish, teacher = await _check_wish(context, asked)
-
-    async def make(progress: Progress) -> dict[str, Any]:
-        return await _queue(context, await _collect(context, teacher, wish, progress, caller=caller.name))
-
-    return await run_job(context, caller, "generate_training_data", make, GenerateResult)
+    maker = Maker(context, teacher, wish, steps, progress, caller.name)
+    await maker.collect()
+    return _sum_up(maker.total, missing=maker.missing, note=maker.note)
 
 
 async def _check_wish(context: ToolContext, asked: GenerateInput) -> tuple[Wish, Teacher]:
-    check_range("count", asked.count, MIN_COUNT, MAX_COUNT)
-    difficulty = asked.difficulty or "medium"
-    if difficulty not in DIFFICULTIES:
-        raise InvalidInputError(f"difficulty {difficulty!r} is not known; allowed: {', '.join(DIFFICULTIES)}")
     if not asked.category.strip():
         raise InvalidInputError("category is empty; name one, or give examples")
     if context.teacher is None:
@@ -70,58 +97,32 @@ async def _check_wish(context: ToolContext, asked: GenerateInput) -> tuple[Wish,
     if able is None and known:
         drawn = await context.trainer.sample(SAMPLES, [asked.category], 0)
         samples = tuple(OfferedExample(query=row.query_text, response=row.response, grader=row.grader) for row in drawn)
-    wish = Wish(category=asked.category, count=asked.count, difficulty=difficulty, focus=asked.focus, samples=samples)
+    wish = Wish(
+        category=asked.category, count=asked.count, difficulty=asked.difficulty, focus=asked.focus, samples=samples
+    )
     return wish, context.teacher
 
 
-async def _collect(context: ToolContext, teacher: Teacher, wish: Wish, progress: Progress, *, caller: str) -> Sieve:
-    """Ask the teacher until the wish is met or it has no more; each round is checked before the next one."""
-    total = Sieve()
-    for turn in range(MAX_ASKS):
-        missing = wish.count - len(total.passed)
-        progress.report(len(total.passed) / wish.count, f"the teacher writes {missing} examples")
-        made = await teacher.generate(
-            Wish(
-                category=wish.category,
-                count=missing,
-                difficulty=wish.difficulty,
-                focus=wish.focus,
-                samples=wish.samples,
-            ),
-            caller=caller,
-        )
-        sieve = await asyncio.to_thread(
-            sift_offers, made.examples, category=wish.category, teacher=teacher.name, model=made.model
-        )
-        sieve.apply(await context.trainer.check(sieve.passed))
-        _merge(total, sieve)
-        # A paid teacher that repeats itself is not asked again and again for the rest.
-        if not made.examples or len(total.passed) >= wish.count or (turn >= 1 and teacher.categories() is None):
-            break
-    return total
+def _sum_up(sieve: Sieve, *, missing: int, note: str) -> dict[str, Any]:
+    """Return what is to be queued and told, as JSON values."""
+    return {
+        "examples": [example.to_json() for example in sieve.passed],
+        "rejected": [list(row) for row in sieve.rejected],
+        "missing": missing,
+        "note": f"{missing} examples are missing: {note}" if missing and note else note,
+    }
 
 
-def _merge(total: Sieve, part: Sieve) -> None:
-    total.counts.update(part.counts)
-    for reason, sample in part.samples.items():
-        total.samples.setdefault(reason, sample)
-    for example in part.passed:
-        total.add(example)
-
-
-async def _queue(context: ToolContext, sieve: Sieve) -> dict[str, Any]:
-    queued = 0
-    if sieve.passed:
-        queued = (await context.sink.record("generate", sieve.passed)).queued
+async def _queue(context: ToolContext, final: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    examples = [Example.from_json(row) for row in final["examples"]]
+    progress.report(0.95, f"queueing {len(examples)} examples")
+    queued = (await context.sink.record("generate", examples)).queued if examples else 0
     return GenerateResult(
         queued=queued,
         rejected=[
-            RejectedCount(
-                reason=reason,
-                count=count,
-                example=sample,
-            )
-            for reason, count, sample in sieve.rejected
+            RejectedCount(reason=reason, count=count, example=sample) for reason, count, sample in final["rejected"]
         ],
         queue_size=(await context.trainer.status()).queue_size,
+        missing=final["missing"],
+        note=final["note"],
     ).model_dump(exclude={"job"})

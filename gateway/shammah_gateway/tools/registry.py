@@ -1,4 +1,4 @@
-"""The registry of the five tools: name, words, scope, schemas, function. Every face (gRPC, CLI, MCP) goes through it.
+"""The registry of the five tools: name, words, scope, schemas, functions. Every face (gRPC, CLI, MCP) goes through it.
 
 Never a sixth tool. It knows no transport.
 """
@@ -14,10 +14,14 @@ from pydantic import BaseModel, ValidationError
 from shammah_chassis.errors import InvalidInputError, NotFoundError
 from shammah_chassis.scopes import Caller, require_scope
 
-from shammah_gateway.tools.analyze import analyze_model
-from shammah_gateway.tools.compare import compare_responses
-from shammah_gateway.tools.context import ToolContext
-from shammah_gateway.tools.generate import generate_training_data
+from shammah_gateway.consent.calls import read_outcome
+from shammah_gateway.job_record import JobRecord
+from shammah_gateway.jobs import OnProgress, Work
+from shammah_gateway.tools import words
+from shammah_gateway.tools.analyze import analyze, check_analysis
+from shammah_gateway.tools.compare import check_comparison, compare
+from shammah_gateway.tools.context import LongWork, ToolContext, bind_work, run_job, show_job
+from shammah_gateway.tools.generate import check_generation, generate, stop_generation
 from shammah_gateway.tools.query import query_local_model
 from shammah_gateway.tools.schemas import (
     AnalyzeInput,
@@ -26,24 +30,30 @@ from shammah_gateway.tools.schemas import (
     CompareResult,
     GenerateInput,
     GenerateResult,
+    OfferedInput,
     QueryInput,
     QueryResult,
     TrainInput,
     TrainResult,
 )
-from shammah_gateway.tools.train import train
+from shammah_gateway.tools.train import check_training, follow_round, stop_round
+
+MAX_REQUEST_ID_CHARS = 128
+# These change nothing and send nothing: their line in the audit log is not waited for.
+HARMLESS = frozenset({"query_local_model", "analyze_model"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tool:
-    """One tool; `run` takes (context, caller, checked input)."""
+    """One tool; either `answer` answers at once, or `long` is run as a job."""
 
     name: str
     description: str
     scope: str
     input_model: type[BaseModel]
     result_model: type[BaseModel]
-    run: Callable[[ToolContext, Caller, Any], Awaitable[BaseModel]]
+    answer: Callable[[ToolContext, Caller, Any], Awaitable[BaseModel]] | None = None
+    long: LongWork | None = None
 
     @property
     def input_schema(self) -> dict[str, Any]:
@@ -61,66 +71,153 @@ TOOLS: Mapping[str, Tool] = MappingProxyType(
         tool.name: tool
         for tool in (
             Tool(
-                "query_local_model",
-                "Ask the local student and see how its validator judges the response.",
-                "ask",
-                QueryInput,
-                QueryResult,
-                query_local_model,
+                name="query_local_model",
+                description=words.QUERY,
+                scope="ask",
+                input_model=QueryInput,
+                result_model=QueryResult,
+                answer=query_local_model,
             ),
             Tool(
-                "compare_responses",
-                "Compare the student's response with the teacher's.",
-                "compare",
-                CompareInput,
-                CompareResult,
-                compare_responses,
+                name="compare_responses",
+                description=words.COMPARE,
+                scope="compare",
+                input_model=CompareInput,
+                result_model=CompareResult,
+                long=LongWork(check=check_comparison, run=compare),
             ),
             Tool(
-                "generate_training_data",
-                "Queue checked examples for training: made by the teacher, or given by you.",
-                "generate",
-                GenerateInput,
-                GenerateResult,
-                generate_training_data,
+                name="generate_training_data",
+                description=words.GENERATE,
+                scope="generate",
+                input_model=GenerateInput,
+                result_model=GenerateResult,
+                long=LongWork(check=check_generation, run=generate, stop=stop_generation),
             ),
             Tool(
-                "analyze_model",
-                "Test the student on examples that it was not taught; say where teaching pays most.",
-                "analyze",
-                AnalyzeInput,
-                AnalyzeResult,
-                analyze_model,
+                name="analyze_model",
+                description=words.ANALYZE,
+                scope="analyze",
+                input_model=AnalyzeInput,
+                result_model=AnalyzeResult,
+                long=LongWork(check=check_analysis, run=analyze),
             ),
             Tool(
-                "train",
-                "Start a round of training, or follow one, and see what became of its release.",
-                "train",
-                TrainInput,
-                TrainResult,
-                train,
+                name="train",
+                description=words.TRAIN,
+                scope="train",
+                input_model=TrainInput,
+                result_model=TrainResult,
+                long=LongWork(
+                    check=check_training,
+                    run=follow_round,
+                    stop=stop_round,
+                    exclusive=True,
+                    patient=lambda asked: asked.wait,
+                ),
             ),
         )
     }
 )
 
 
-async def call_tool(context: ToolContext, caller: Caller, name: str, arguments: Mapping[str, Any]) -> BaseModel:
+async def call_tool(
+    context: ToolContext,
+    caller: Caller,
+    name: str,
+    arguments: Mapping[str, Any],
+    *,
+    request_id: str = "",
+    on_progress: OnProgress | None = None,
+) -> BaseModel:
     """Check scope and input of a tool and run it.
+
+    A call that is given up (its task is cancelled) leaves its job running. Whoever wants it stopped chooses a
+    `request_id`, finds the job by `context.jobs.find(caller.name, name, request_id)` and cancels it there.
 
     Raises:
         NotFoundError: no such tool. ForbiddenError: the scope is missing.
         InvalidInputError: names each wrong field and what is allowed; and whatever the tool raises.
+        StorageFullError: the call can't be noted in the audit log.
     """
+    tool = find_tool(name)
+    require_scope(caller, tool.scope)
+    check_request_id(request_id)
+    asked = read_input(tool, arguments)
+    consent = context.consent if context is not None else None
+    if consent is None:
+        return await _answer(context, caller, tool, asked, request_id=request_id, on_progress=on_progress)
+    given = asked.model_dump(mode="json", exclude_defaults=True)
+    if consent.masker is not None:
+        given = await consent.mask_arguments(given)
+        asked = read_input(tool, given)
+    waits = name not in HARMLESS and not given.get("job")
+    async with consent.calls.watch("tool", name, caller=caller.name, arguments=given, waits=waits) as told:
+        result = await _answer(context, caller, tool, asked, request_id=request_id, on_progress=on_progress)
+        told.update(read_outcome(result.model_dump(mode="json")))
+    return result
+
+
+async def _answer(
+    context: ToolContext,
+    caller: Caller,
+    tool: Tool,
+    asked: BaseModel,
+    *,
+    request_id: str,
+    on_progress: OnProgress | None,
+) -> BaseModel:
+    """Answer at once, show a job, or start one."""
+    name = tool.name
+    if tool.long is None or tool.answer is not None:
+        assert tool.answer is not None, f"{name} does nothing"
+        return await tool.answer(context, caller, asked)
+    job, cancel = str(getattr(asked, "job", "")), bool(getattr(asked, "cancel", False))
+    if job:
+        return await show_job(context, caller, name, job, tool.result_model, cancel=cancel, on_progress=on_progress)
+    if cancel:
+        raise InvalidInputError("cancel stops a job: give its id in 'job'")
+    return await run_job(
+        context, caller, name, asked, tool.long, tool.result_model, request_id=request_id, on_progress=on_progress
+    )
+
+
+def find_tool(name: str) -> Tool:
+    """Return a tool; NotFoundError, with the known ones, for any other name."""
     tool = TOOLS.get(name)
     if tool is None:
         raise NotFoundError(f"there is no tool {name!r}; known: {', '.join(TOOLS)}")
-    require_scope(caller, tool.scope)
+    return tool
+
+
+def read_input(tool: Tool, arguments: Mapping[str, Any]) -> BaseModel:
+    """Return the checked input of a tool; InvalidInputError says which fields are wrong and what is allowed."""
     try:
-        asked = tool.input_model.model_validate(dict(arguments))
+        return tool.input_model.model_validate(dict(arguments))
     except ValidationError as error:
         raise InvalidInputError(describe(error, tool)) from error
-    return await tool.run(context, caller, asked)
+
+
+def check_request_id(request_id: str) -> None:
+    """Raise InvalidInputError unless it is empty or at most 128 printable ASCII characters."""
+    plain = request_id.isascii() and request_id.isprintable()
+    if len(request_id) > MAX_REQUEST_ID_CHARS or not plain:
+        raise InvalidInputError(
+            f"the request id has {len(request_id)} characters; allowed: at most {MAX_REQUEST_ID_CHARS}, printable ASCII"
+        )
+
+
+def resume_jobs(context: ToolContext) -> list[JobRecord]:
+    """Let the jobs that a restart interrupted go on; returns them."""
+
+    def make(record: JobRecord) -> Work:
+        tool = find_tool(record.kind)
+        if tool.long is None:
+            raise InvalidInputError(f"{record.kind} is no long tool")
+        asked = read_input(tool, record.arguments)
+        return bind_work(context, record.caller, asked, tool.long, resumed=True)
+
+    return context.jobs.resume(make)
 
 
 def describe(error: ValidationError, tool: Tool) -> str:
@@ -129,7 +226,9 @@ def describe(error: ValidationError, tool: Tool) -> str:
     for item in error.errors():
         where = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
-            faults.append(f"unknown field {where!r}; allowed: {', '.join(tool.input_model.model_fields)}")
+            # Only an example is a thing in a thing.
+            model = tool.input_model if len(item["loc"]) == 1 else OfferedInput
+            faults.append(f"unknown field {where!r}; allowed: {', '.join(model.model_fields)}")
         else:
             faults.append(f"{where}: {item['msg']}")
     return "; ".join(faults)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from shammah.v1 import types_pb2
-from shammah_chassis.errors import ShammahError, UnavailableError
+from shammah_chassis.errors import NotFoundError, UnavailableError
 from shammah_chassis.scopes import Caller
 
-from shammah_gateway.jobs import MAX_WAIT_SECONDS, Progress
-from shammah_gateway.tools.context import ToolContext, run_job, show_job
+from shammah_gateway.job_record import JobRecord, name_failure
+from shammah_gateway.jobs import Progress
+from shammah_gateway.tools.context import ToolContext
 from shammah_gateway.tools.schemas import CategoryExam, RoleLoss, TrainInput, TrainResult
 from shammah_gateway.trainer_client import TrainerClient
 
@@ -21,29 +22,34 @@ ENDED = frozenset({types_pb2.JOB_STATE_DONE, types_pb2.JOB_STATE_FAILED, types_p
 AWAY_SECONDS = 120.0
 PAUSE_SECONDS = 1.0
 # The trainer's own words for a release that it would promote; it is "promoted" once it serves.
-_VERDICTS = {"promote": "promoted", "base": "promoted"}
+_VERDICTS: Mapping[str, Literal["promoted", "held", "undecided"]] = {
+    "promote": "promoted",
+    "base": "promoted",
+    "held": "held",
+    "undecided": "undecided",
+}
 
 
-async def train(context: ToolContext, caller: Caller, asked: TrainInput) -> TrainResult:
-    """Start a round, or follow the one that runs; returns at once, or with `wait` after at most 25 s.
+async def check_training(context: ToolContext, caller: Caller, asked: TrainInput) -> None:
+    """Find nothing wrong: what can't be trained is said by the trainer, once the job is there to be repeated."""
+
+
+async def follow_round(context: ToolContext, caller: Caller, asked: TrainInput, progress: Progress) -> dict[str, Any]:
+    """Start a round, or follow the one that runs; after a restart it is the same round, not another.
+
+    The job's id is the trainer's key for this round, so that a kill between the trainer's yes and our note of it does
+    not start a second one.
 
     Raises:
-        NotFoundError: `job` is no job of this caller.
         PreconditionError: nothing to train on, and whatever else the trainer says.
-        UnavailableError: there is no trainer.
+        UnavailableError: there is no trainer, or it stopped the round.
     """
-    if asked.job:
-        return await show_job(context, caller, asked.job, TrainResult)
-    remote = await context.trainer.train(f"asked for by {caller.name}")
-
-    async def work(progress: Progress) -> dict[str, Any]:
-        return await _follow(context, remote.id, progress)
-
-    wait = MAX_WAIT_SECONDS if asked.wait else 0.0
-    return await run_job(context, caller, "train", work, TrainResult, wait_seconds=wait)
-
-
-async def _follow(context: ToolContext, remote: str, progress: Progress) -> dict[str, Any]:
+    remote = progress.state.get("round", "")
+    if not remote:
+        progress.report(0.0, "asking the trainer")
+        remote = (await context.trainer.train(f"asked for by {caller.name}", request_id=progress.job)).id
+        progress.save({"round": remote})
+    progress.accept()
     job = await _wait_for_end(context.trainer, remote, progress)
     if job.state != types_pb2.JOB_STATE_DONE:
         raise name_failure(job.error_code, job.error_message)
@@ -54,13 +60,23 @@ async def _follow(context: ToolContext, remote: str, progress: Progress) -> dict
     return result.model_dump(exclude={"job"})
 
 
-def name_failure(code: str, message: str) -> ShammahError:
-    """Return the named error of a round that failed at the trainer."""
-    kinds = [ShammahError]
-    for kind in kinds:
-        kinds.extend(kind.__subclasses__())
-    known = {kind.code: kind for kind in kinds}
-    return known.get(code, ShammahError)(message or "the round was cancelled")
+async def stop_round(context: ToolContext, record: JobRecord) -> str:
+    """Stop the round of a cancelled job at the trainer; returns what became of it, in words.
+
+    Raises:
+        UnavailableError: the trainer is away.
+    """
+    remote = str(record.saved.get("round", ""))
+    try:
+        job = await context.trainer.stop(remote, request_id=record.id)
+    except NotFoundError:
+        return "no round had begun; the examples stay queued"
+    if job.state == types_pb2.JOB_STATE_DONE:
+        release = read_result(job.result_json).release
+        return f"too late to stop it: the round had made release {release}; rollback_release or a promotion undoes that"
+    if job.state in ENDED:
+        return "the round was stopped; the examples stay queued"
+    return "the round stops at its next step; the examples stay queued"
 
 
 async def _wait_for_end(trainer: TrainerClient, remote: str, progress: Progress) -> types_pb2.Job:
@@ -106,12 +122,13 @@ def read_result(text: str) -> TrainResult:
     values = json.loads(text) if text else {}
     exam = values.get("exam", {})
     before, after = exam.get("before", {}), exam.get("after", {})
+    verdict = values.get("verdict", "")
     return TrainResult(
         losses=[RoleLoss(role=role, **loss) for role, loss in sorted(values.get("losses", {}).items())],
         exam=[_read_exam(name, before.get(name, {}), after[name]) for name in sorted(after)],
         duration_seconds=values.get("duration_seconds", 0.0),
         release=values.get("release", ""),
-        verdict=_VERDICTS.get(values.get("verdict", ""), values.get("verdict", "")),
+        verdict=_VERDICTS.get(verdict, "undecided") if verdict else "",
         reasons=values.get("reasons", []),
         examples_trained=values.get("examples_trained", 0),
     )
