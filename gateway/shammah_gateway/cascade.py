@@ -27,6 +27,7 @@ from shammah_gateway.conversations import Conversations
 from shammah_gateway.learning import Learner
 from shammah_gateway.money.caps import AtCap
 from shammah_gateway.ports import Releases
+from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.student import Student, Trial
 from shammah_gateway.teachers.base import Teacher, TeacherAnswer
 from shammah_gateway.values import Answer, Query, Route, Versions
@@ -36,6 +37,8 @@ from shammah_gateway.values import Answer, Query, Route, Versions
 WHOLE = frozenset({"end_turn", "stop"})
 # A teacher that can't be asked now, for whatever reason.
 NO_TEACHER = (TeacherError, BudgetError, StorageFullError, UnavailableError)
+# The reasons of a trial whose quality was compared with a threshold.
+_COMPARED = ("quality", "low_quality")
 # Of these, what another teacher may mend: no cap and no full disk.
 PASSING = (TeacherError, UnavailableError)
 
@@ -75,6 +78,7 @@ class Cascade:
         teacher_max_tokens: int = 1024,
         at_cap: AtCap = "refuse",
         conversations: Conversations | None = None,
+        watch: PromiseWatch | None = None,
     ) -> None:
         self.student = student
         self._releases = releases
@@ -83,6 +87,7 @@ class Cascade:
         self._teacher_max_tokens = teacher_max_tokens
         self._at_cap = at_cap
         self._conversations = conversations or Conversations()
+        self._watch = watch
 
     async def ask(self, query: Query) -> Answer:
         """Answer a query.
@@ -121,6 +126,8 @@ class Cascade:
             check_alpha(query.alpha, release)
         toss = self._learner.toss(query_id)
         trial = await self._try(query, release)
+        if release is not None and not query.release and not query.no_learn:
+            self._note(trial, release)
         decision = Decision(query=query, query_id=query_id, started=started, trial=trial, release=release, toss=toss)
         if trial.serve and trial.attempt is not None:
             answer = _answer_locally(decision, trial, "local")
@@ -130,6 +137,14 @@ class Cascade:
             return replace(decision, local=await self._answer_only_locally(decision))
         self._conversations.note_forwarded(query)
         return decision
+
+    def _note(self, trial: Trial, release: Release) -> None:
+        """Show the watch what the champion's router and validator said."""
+        if self._watch is None or not trial.versions.router:
+            return
+        self._watch.note_query(release, trial.category)
+        if trial.judged is not None and trial.reason in _COMPARED:
+            self._watch.note_score(release, trial.category, trial.judged.quality, served=trial.serve)
 
     async def ask_teacher(self, decision: Decision) -> Answer:
         """Ask the teachers for an answer that a door could not get by bytes, and learn from it.

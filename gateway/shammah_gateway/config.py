@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 from shammah_chassis.settings import ServiceSettings
 
+from shammah_gateway.consent.settings import ConsentSettings
 from shammah_gateway.http.settings import HttpSettings
 from shammah_gateway.money.settings import MoneySettings
 from shammah_gateway.teachers.settings import TeacherSettings
@@ -19,7 +20,7 @@ Paths = Annotated[tuple[Path, ...], NoDecode]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class GatewaySettings(HttpSettings, TeacherSettings, MoneySettings, ServiceSettings):
+class GatewaySettings(HttpSettings, TeacherSettings, MoneySettings, ConsentSettings, ServiceSettings):
     """What the gateway is told at its start. Lists are separated by commas."""
 
     model_config = SettingsConfigDict(env_prefix="SHAMMAH_GATEWAY_", frozen=True, extra="forbid")

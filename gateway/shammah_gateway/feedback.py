@@ -61,6 +61,11 @@ class FeedbackDesk:
             forgotten, _ = self._served.popitem(last=False)
             self._given.pop(forgotten, None)
 
+    def forget(self, query_id: str) -> bool:
+        """Forget an answer; says whether it was known."""
+        self._given.pop(query_id, None)
+        return self._served.pop(query_id, None) is not None
+
     async def rate(self, user: str, query_id: str, rating: int, correction: str) -> FeedbackResult:
         """Take a rating (1 good, -1 bad), with the right answer if the user gives one.
 
@@ -135,6 +140,7 @@ def _make_example(served: Served, rating: int, correction: str, weight: float) -
         student_attempt=answer.text if local else "",
         release=answer.versions.release,
         user=query.user,
+        request=answer.query_id,
         # The rating is of `response`: a correction is not a bad response.
         rating=0 if correction else rating,
     )

@@ -11,6 +11,7 @@ from typing import Protocol
 from shammah_chassis.errors import InvalidInputError, NotFoundError, PreconditionError, ShammahError
 
 from shammah_gateway.cascade import NO_TEACHER, Cascade, Decision
+from shammah_gateway.consent.counts import TrafficCounts
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.values import Answer, Query
@@ -26,12 +27,13 @@ class Savings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrontDesk:
-    """Takes queries from the doors. `savings` None: nobody books them."""
+    """Takes queries from the doors. `savings` None: nobody books them; `counts` None: nobody counts by caller."""
 
     cascade: Cascade
     monitor: Monitor
     feedback: FeedbackDesk
     savings: Savings | None = None
+    counts: TrafficCounts | None = None
 
     async def ask(self, query: Query) -> Answer:
         """Answer a query for a door: counted, and remembered for feedback. Raises as `Cascade.ask`."""
@@ -123,6 +125,8 @@ class FrontDesk:
 
     def _keep(self, query: Query, answer: Answer) -> None:
         self.monitor.add_answer(answer, traffic=not query.no_learn)
+        if self.counts is not None:
+            self.counts.add(query.user, f"answered {answer.route}")
         if not query.no_learn and answer.text.strip():
             self.feedback.remember(query, answer)
         # A degraded answer is none that the teacher would have given as well: nothing is saved by it.

@@ -13,9 +13,11 @@ from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.settings import read_secret
 from shammah_chassis.spool import Spool
 
+from shammah_gateway.agreement import AgreementPolicy
 from shammah_gateway.cascade import Cascade
 from shammah_gateway.coins import Coins, load_secret
 from shammah_gateway.config import GatewaySettings
+from shammah_gateway.consent.consent import Consent, open_consent
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.housekeeping import Housekeeper
@@ -26,13 +28,16 @@ from shammah_gateway.money.opening import open_ledger
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.offers import Sieve, sift_json
 from shammah_gateway.pods import Pods
+from shammah_gateway.promise.book import PromiseBook
+from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.recorder import Recorder
 from shammah_gateway.releases import ReleaseController
 from shammah_gateway.roles import RoleClients
 from shammah_gateway.student import Student
 from shammah_gateway.teachers.base import Teacher
-from shammah_gateway.teachers.choice import BreakerBoard, open_teacher
+from shammah_gateway.teachers.choice import BreakerBoard, list_urls, open_teacher
 from shammah_gateway.tools.context import ToolContext
+from shammah_gateway.tools.registry import resume_jobs
 from shammah_gateway.trainer_client import TrainerClient
 from shammah_gateway.values import Answer, Query
 
@@ -54,6 +59,7 @@ class Gateway:
     releases: ReleaseController
     recorder: Recorder
     monitor: Monitor
+    watch: PromiseWatch
     learner: Learner
     cascade: Cascade
     teacher: Teacher | None
@@ -65,13 +71,16 @@ class Gateway:
     desk: FrontDesk
     housekeeper: Housekeeper
     tools: ToolContext
+    consent: Consent
 
     def start(self) -> None:
-        """Begin to follow pods and releases, to drain the spool and to keep house."""
+        """Begin to follow pods and releases, to drain the spool and to keep house; interrupted jobs go on."""
+        self.consent.start()
         self.pods.start()
         self.releases.start()
         self.recorder.start()
         self.housekeeper.start()
+        resume_jobs(self.tools)
 
     async def close(self) -> None:
         """Stop, in order: no new work, then what learns, then the links."""
@@ -85,6 +94,7 @@ class Gateway:
         await self.pods.close()
         await self.trainer.close()
         await self.ledger.close()
+        await self.consent.close()
         await self.bus.close()
 
     async def ask(self, query: Query) -> Answer:
@@ -127,21 +137,33 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     own = settings.own_dir
     own.mkdir(parents=True, exist_ok=True)
     token = read_secret(settings.internal_token_file)
+    consent = await open_consent(settings, urls=list_urls(settings))
     ledger = await asyncio.to_thread(open_ledger, settings)
     board = BreakerBoard(settings.breaker_limits)
     teacher = await open_teacher(settings, ledger, board)
+    if teacher is not None:
+        teacher.gate = consent.gate
     coins = Coins(load_secret(settings.secret_file), settings.audit_rate, settings.explore_rate)
     bus = await _connect(settings)
     store = open_store(settings.store_url, bus)
     pods = Pods(settings.targets, token=token)
     releases = ReleaseController(bus, store, pods, hold_seconds=settings.hold_seconds)
-    recorder = Recorder(bus, Spool(own / "spool", settings.spool_max_bytes))
+    releases.log = consent.log
+    recorder = Recorder(bus, Spool(own / "spool", settings.spool_max_bytes), consent)
     monitor = Monitor()
     roles = RoleClients(pods)
-    student = Student(roles, role_timeout_seconds=settings.role_timeout_seconds)
+    watch = PromiseWatch(PromiseBook(own / "promise.json"))
+    student = Student(roles, role_timeout_seconds=settings.role_timeout_seconds, watch=watch)
     limit = settings.teacher_max_tokens
     learner = Learner(
-        student=student, teacher=teacher, sink=recorder, coins=coins, monitor=monitor, teacher_max_tokens=limit
+        student=student,
+        teacher=teacher,
+        sink=recorder,
+        coins=coins,
+        monitor=monitor,
+        teacher_max_tokens=limit,
+        watch=watch,
+        consent=consent,
     )
     cascade = Cascade(
         student=student,
@@ -150,6 +172,7 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         learner=learner,
         teacher_max_tokens=limit,
         at_cap=settings.at_cap,
+        watch=watch,
     )
     feedback = FeedbackDesk(recorder, daily_weight=settings.feedback_daily_weight)
     trainer = TrainerClient(settings.trainer_target, token)
@@ -162,6 +185,7 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         releases=releases,
         recorder=recorder,
         monitor=monitor,
+        watch=watch,
         learner=learner,
         cascade=cascade,
         teacher=teacher,
@@ -170,7 +194,7 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         trainer=trainer,
         jobs=jobs,
         feedback=feedback,
-        desk=FrontDesk(cascade, monitor, feedback, ledger),
+        desk=FrontDesk(cascade, monitor, feedback, ledger, consent.counts),
         housekeeper=Housekeeper(store, releases, monitor),
         tools=ToolContext(
             cascade=cascade,
@@ -182,7 +206,14 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
             jobs=jobs,
             monitor=monitor,
             hold_seconds=settings.hold_seconds,
+            consent=consent,
+            agreement=AgreementPolicy(
+                share=settings.teach_agreement_share,
+                most=settings.teach_agreement_max,
+                callers=settings.teach_agreement_callers,
+            ),
         ),
+        consent=consent,
     )
 
 

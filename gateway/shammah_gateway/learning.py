@@ -19,8 +19,10 @@ from shammah_chassis.grading import grade
 from shammah_chassis.releases import Release
 
 from shammah_gateway.coins import Coins, Toss
+from shammah_gateway.consent.consent import Consent
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.ports import ExampleSink
+from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.student import Student, Trial
 from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.teachers.base import Teacher, TeacherAnswer
@@ -44,13 +46,17 @@ class Learner:
         coins: Coins,
         monitor: Monitor,
         teacher_max_tokens: int = 1024,
+        watch: PromiseWatch | None = None,
+        consent: Consent | None = None,
     ) -> None:
+        self._consent = consent
         self._student = student
         self._teacher = teacher
         self._sink = sink
         self._coins = coins
         self.monitor = monitor
         self._teacher_max_tokens = teacher_max_tokens
+        self._watch = watch
         self._running: set[asyncio.Task[None]] = set()
 
     @property
@@ -111,8 +117,12 @@ class Learner:
             trial=replace(trial, attempt=Attempt(answer.text, answer.confidence, "stop")),
             propensity=self._coins.audit_rate,
         )
-        verdict = await asyncio.to_thread(grade, answer.text, example)
+        # The teacher saw the query masked: so is what is compared with its answer.
+        attempt = answer.text if self._consent is None else await self._consent.mask_text(answer.text)
+        verdict = await asyncio.to_thread(grade, attempt, example)
         self.monitor.add_audit(answer.category, verdict.good)
+        if self._watch is not None:
+            self._watch.note_audit(answer.versions.release, answer.category, verdict.good)
         await self._record(example)
 
     async def _categorise(
@@ -204,7 +214,12 @@ def make_example(
         licence=told.known.provenance.licence if told.known else "",
     )
     tried = trial.attempt.text if trial.attempt else ""
-    common: dict[str, Any] = {"provenance": provenance, "student_attempt": tried, "release": answer.versions.release}
+    common: dict[str, Any] = {
+        "provenance": provenance,
+        "student_attempt": tried,
+        "release": answer.versions.release,
+        "request": answer.query_id,
+    }
     if told.known is not None:
         category = query.category or told.known.category
         return replace(told.known, query=query.messages, category=category, **common)

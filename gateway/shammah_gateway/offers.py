@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -15,10 +15,11 @@ from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Example, Message, Provenance, default_grader
 from shammah_chassis.grading import grade
 
-from shammah_gateway.teachers.base import OfferedExample
+from shammah_gateway.arithmetic import find_error
+from shammah_gateway.teachers.ports import OfferedExample
 from shammah_gateway.trainer_client import Verdict
 
-Reason = Literal["schema", "duplicate", "near_exam", "failed_check"]
+Reason = Literal["schema", "duplicate", "near_exam", "failed_check", "disagreement"]
 # The heaviest example that DESIGN knows is a correction.
 MAX_WEIGHT = 10.0
 _SHOWN = 200
@@ -32,6 +33,8 @@ class Sieve:
     passed: list[Example] = field(default_factory=list)
     counts: Counter[Reason] = field(default_factory=Counter)
     samples: dict[Reason, str] = field(default_factory=dict)
+    # Ids of recorded rows: ground truth, that no second answer is asked for.
+    truths: set[str] = field(default_factory=set)
 
     def reject(self, reason: Reason, sample: str) -> None:
         """Count a rejected example."""
@@ -46,6 +49,27 @@ class Sieve:
             self.reject("failed_check", f"{example.query_text}: {problem}")
         else:
             self.passed.append(example)
+
+    def drop(self, failed: Mapping[str, str]) -> None:
+        """Reject those that a second answer disagreed with: id -> reason."""
+        examples, self.passed = self.passed, []
+        for example in examples:
+            if reason := failed.get(example.id):
+                self.reject("disagreement", f"{example.query_text}: {reason}")
+            else:
+                self.passed.append(example)
+
+    def merge(self, part: Sieve) -> None:
+        """Add what another sieve let through and rejected."""
+        self.counts.update(part.counts)
+        for reason, sample in part.samples.items():
+            self.samples.setdefault(reason, sample)
+        self.truths |= part.truths
+        for example in part.passed:
+            if any(example.id == other.id for other in self.passed):
+                self.reject("duplicate", example.query_text)
+            else:
+                self.passed.append(example)
 
     def apply(self, verdicts: Sequence[Verdict]) -> None:
         """Reject what the trainer would not take; `verdicts` are of `passed`, in order."""
@@ -69,10 +93,13 @@ class Sieve:
 def check_response(example: Example) -> str:
     """Return what is wrong with a response under its own grader; "" when nothing is. Blocking for `unit_tests`.
 
-    A response is graded against its own reference: JSON must parse, a number must be there, the tests must pass.
+    A response is graded against its own reference: JSON must parse, a number must be there, the tests must pass. Where
+    the query is a plain arithmetic expression it is computed.
     """
     if not example.response or not example.grader:
         return ""
+    if example.grader in ("numeric", "exact") and (wrong := find_error(example.query_text, example.response)):
+        return wrong
     verdict = grade(example.response, example)
     # A form that can't even grade its own reference (a number without a number) will never grade anything.
     hopeless = verdict.good is None and example.grader in _FORMS
@@ -84,7 +111,10 @@ def sift_offers(offers: Iterable[OfferedExample], *, category: str, teacher: str
     sieve = Sieve()
     for offer in offers:
         try:
-            sieve.add(_make_example(offer, category=category, teacher=teacher, model=model))
+            example = _make_example(offer, category=category, teacher=teacher, model=model)
+            sieve.add(example)
+            if offer.known is not None:
+                sieve.truths.add(example.id)
         except InvalidInputError as error:
             sieve.reject("schema", f"{offer.query[:80]}: {error.message}")
     return sieve

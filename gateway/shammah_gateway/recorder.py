@@ -14,6 +14,7 @@ from shammah_chassis.errors import ShammahError, StorageFullError, UnavailableEr
 from shammah_chassis.examples import Envelope, Example, pack_envelopes
 from shammah_chassis.spool import Spool
 
+from shammah_gateway.consent.consent import Consent
 from shammah_gateway.ports import Recorded
 from shammah_gateway.tasks import stop_tasks
 
@@ -25,9 +26,10 @@ _log = logging.getLogger(__name__)
 class Recorder:
     """The real `ports.ExampleSink`."""
 
-    def __init__(self, bus: Bus, spool: Spool) -> None:
+    def __init__(self, bus: Bus, spool: Spool, consent: Consent | None = None) -> None:
         self._bus = bus
         self._spool = spool
+        self._consent = consent
         self._task: asyncio.Task[None] | None = None
         self.warning = ""
 
@@ -49,11 +51,18 @@ class Recorder:
 
         Raises:
             StorageFullError: neither the log nor the spool has room; the examples of the envelopes before are kept.
+            TooLongError: one got too long by masking.
         """
         spooled = False
+        if self._consent is not None:
+            examples = await self._consent.admit(source, examples)
         for envelope in pack_envelopes(examples):
             spooled = await self._put(source, envelope) or spooled
         return Recorded(len(examples), spooled)
+
+    async def forget(self, name: str) -> int:
+        """Remove the examples of a request, or the example of that id, from what waits on disk; returns how many."""
+        return await self._spool.take_out(lambda row: name in (row.request, row.id))
 
     async def _put(self, source: str, envelope: Envelope) -> bool:
         """Publish one envelope, or spool it; returns whether it was spooled."""

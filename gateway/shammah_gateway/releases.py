@@ -24,6 +24,7 @@ from shammah_chassis.errors import (
 from shammah_chassis.releases import Champion, Release, Wanted
 
 from shammah_gateway.changes import Changes
+from shammah_gateway.consent.audit import AuditLog
 from shammah_gateway.keys import CHAMPION, WANTED, DesiredKeys
 from shammah_gateway.pods import Pods
 from shammah_gateway.tasks import stop_tasks
@@ -51,6 +52,7 @@ class ReleaseController:
         self.changed = Changes()
         self.switched_at: dict[str, float] = {}
         self.warning = ""
+        self.log: AuditLog | None = None
 
     # -- what the cascade reads
 
@@ -226,6 +228,8 @@ class ReleaseController:
         self._current = release
         self.switched_at[release.id] = time.time()
         _log.info("release %s serves now (%s)", release.id, champion.reason)
+        if self.log is not None:
+            self.log.jot("release_serves", caller="", what={"release": release.id, "reason": champion.reason})
         self.changed.notify()
 
     async def _settle(self, champion: Champion, *, drop: str) -> None:

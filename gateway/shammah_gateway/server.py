@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 import grpc
@@ -16,12 +17,14 @@ from shammah.v1 import gateway_pb2_grpc
 from shammah_chassis.releases import Release
 from shammah_chassis.scopes import current_caller
 
+from shammah_gateway.consent.calls import Outcome
+from shammah_gateway.forget import forget_request
 from shammah_gateway.gateway import Gateway
 from shammah_gateway.offers import Sieve
 from shammah_gateway.status import read_status
 from shammah_gateway.tools.registry import call_tool
 from shammah_gateway.tools.schemas import JobView, TrainResult
-from shammah_gateway.wire import read_arguments, read_ask, write_answer, write_release, write_result
+from shammah_gateway.wire import read_arguments, read_ask, read_request_id, write_answer, write_release, write_result
 
 SERVICE_NAME = "shammah.v1.GatewayService"
 Reply = TypeVar("Reply", bound=Proto)
@@ -40,27 +43,27 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def QueryLocalModel(self, request: pb.QueryLocalModelRequest, context: Context) -> pb.QueryLocalModelResponse:
         """Tool query_local_model."""
-        return await self._call("query_local_model", request, pb.QueryLocalModelResponse())
+        return await self._call("query_local_model", request, context, pb.QueryLocalModelResponse())
 
     async def CompareResponses(
         self, request: pb.CompareResponsesRequest, context: Context
     ) -> pb.CompareResponsesResponse:
         """Tool compare_responses."""
-        return await self._call("compare_responses", request, pb.CompareResponsesResponse())
+        return await self._call("compare_responses", request, context, pb.CompareResponsesResponse())
 
     async def GenerateTrainingData(
         self, request: pb.GenerateTrainingDataRequest, context: Context
     ) -> pb.GenerateTrainingDataResponse:
         """Tool generate_training_data."""
-        return await self._call("generate_training_data", request, pb.GenerateTrainingDataResponse())
+        return await self._call("generate_training_data", request, context, pb.GenerateTrainingDataResponse())
 
     async def AnalyzeModel(self, request: pb.AnalyzeModelRequest, context: Context) -> pb.AnalyzeModelResponse:
         """Tool analyze_model."""
-        return await self._call("analyze_model", request, pb.AnalyzeModelResponse())
+        return await self._call("analyze_model", request, context, pb.AnalyzeModelResponse())
 
     async def Train(self, request: pb.GatewayServiceTrainRequest, context: Context) -> pb.GatewayServiceTrainResponse:
         """Tool train."""
-        return await self._call("train", request, pb.GatewayServiceTrainResponse())
+        return await self._call("train", request, context, pb.GatewayServiceTrainResponse())
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         """State of a job of the caller."""
@@ -81,7 +84,9 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def SubmitExamples(self, request: pb.SubmitExamplesRequest, context: Context) -> pb.SubmitExamplesResponse:
         """Put recorded examples on the stream."""
-        sieve, spooled = await self._gateway.submit(request.example_json)
+        async with self._noted("submit_examples", request) as told:
+            sieve, spooled = await self._gateway.submit(request.example_json)
+            told["queued"] = len(sieve.passed)
         return pb.SubmitExamplesResponse(queued=len(sieve.passed), rejected=_write_rejected(sieve), spooled=spooled)
 
     async def ListReleases(self, request: pb.ListReleasesRequest, context: Context) -> pb.ListReleasesResponse:
@@ -91,26 +96,51 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
 
     async def PromoteRelease(self, request: pb.PromoteReleaseRequest, context: Context) -> pb.PromoteReleaseResponse:
         """Make a release the champion."""
-        champion, previous = await self._gateway.releases.promote(request.release, force=request.force)
+        async with self._noted("promote", request) as told:
+            champion, previous = await self._gateway.releases.promote(request.release, force=request.force)
+            told.update(champion=champion, previous=previous)
         return pb.PromoteReleaseResponse(champion=champion, previous=previous)
 
     async def RollbackRelease(self, request: pb.RollbackReleaseRequest, context: Context) -> pb.RollbackReleaseResponse:
         """Go back to an earlier release."""
         started = time.monotonic()
-        champion, previous = await self._gateway.releases.rollback(request.release)
+        async with self._noted("rollback", request) as told:
+            champion, previous = await self._gateway.releases.rollback(request.release)
+            told.update(champion=champion, previous=previous)
         return pb.RollbackReleaseResponse(champion=champion, previous=previous, seconds=time.monotonic() - started)
 
     async def PinRelease(self, request: pb.PinReleaseRequest, context: Context) -> pb.PinReleaseResponse:
         """Keep a release, or stop keeping it."""
-        release = await self._gateway.releases.pin(request.release, pinned=request.pinned)
+        async with self._noted("pin", request) as told:
+            release = await self._gateway.releases.pin(request.release, pinned=request.pinned)
+            told.update(release=release.id, pinned=request.pinned)
         return pb.PinReleaseResponse(release=self._describe(release))
+
+    async def ForgetRequest(self, request: pb.ForgetRequestRequest, context: Context) -> pb.ForgetRequestResponse:
+        """Remove what a request left, wherever it is."""
+        async with self._noted("forget", request) as told:
+            reply = await forget_request(self._gateway, request.id)
+            told.update(request=request.id, examples=len(reply.examples), releases=list(reply.releases))
+        return reply
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """State of the whole."""
         return await read_status(self._gateway)
 
-    async def _call(self, name: str, request: Proto, reply: Reply) -> Reply:
-        result = await call_tool(self._gateway.tools, current_caller(), name, read_arguments(request))
+    def _noted(self, name: str, request: Proto) -> AbstractAsyncContextManager[Outcome]:
+        """Note an order in the audit log before it is carried out, and what came of it after."""
+        return self._gateway.consent.calls.watch(
+            "order", name, caller=current_caller().name, arguments=read_arguments(request)
+        )
+
+    async def _call(self, name: str, request: Proto, context: Context, reply: Reply) -> Reply:
+        result = await call_tool(
+            self._gateway.tools,
+            current_caller(),
+            name,
+            read_arguments(request),
+            request_id=read_request_id(context.invocation_metadata()),
+        )
         return write_result(result, reply)
 
     def _describe(self, release: Release) -> pb.ReleaseInfo:

@@ -7,11 +7,12 @@ import asyncio
 from shammah.v1 import gateway_pb2
 from shammah_chassis.errors import BudgetError, ShammahError
 from shammah_chassis.manifest import ROLES
+from shammah_chassis.releases import Release
 
 from shammah_gateway.gateway import Gateway
 from shammah_gateway.money.wire import list_money_warnings, write_money
 from shammah_gateway.teachers.fallback import FallbackTeacher
-from shammah_gateway.wire import write_certificate
+from shammah_gateway.wire import write_watched
 
 TRAINER_SECONDS = 2.0
 
@@ -26,10 +27,15 @@ async def read_status(gateway: Gateway) -> gateway_pb2.GetStatusResponse:
     return gateway_pb2.GetStatusResponse(
         champion=champion.id if champion else (desired.release if desired else ""),
         candidate=gateway.releases.wanted.candidate,
-        parts=[*_pods(gateway), trainer, _bus(gateway), _teacher(gateway), *_list_teachers(gateway)],
-        categories=[write_certificate(name, policy) for name, policy in sorted(champion.categories.items())]
-        if champion
-        else [],
+        parts=[
+            *_pods(gateway),
+            trainer,
+            _bus(gateway),
+            _teacher(gateway),
+            *_list_teachers(gateway),
+            *_consent(gateway),
+        ],
+        categories=_categories(gateway, champion) if champion else [],
         queries=now.queries,
         local=now.local,
         forwarded=now.forwarded,
@@ -38,9 +44,20 @@ async def read_status(gateway: Gateway) -> gateway_pb2.GetStatusResponse:
         teacher_calls=gateway.ledger.calls,
         promise=describe_promise(gateway),
         queue_size=queue_size,
-        warnings=[*_warnings(gateway), *list_money_warnings(money)],
+        warnings=[
+            *_warnings(gateway),
+            *list_money_warnings(money),
+        ],
         money=write_money(money),
     )
+
+
+def _categories(gateway: Gateway, champion: Release) -> list[gateway_pb2.CategoryCertificate]:
+    rate = gateway.settings.audit_rate if gateway.teacher is not None else 0.0
+    return [
+        write_watched(name, policy, gateway.watch.describe(champion, name, audit_rate=rate))
+        for name, policy in sorted(champion.categories.items())
+    ]
 
 
 def describe_promise(gateway: Gateway) -> str:
@@ -49,6 +66,8 @@ def describe_promise(gateway: Gateway) -> str:
         return "promise not monitored: the audit rate is 0"
     if gateway.teacher is None:
         return "promise not monitored: there is no teacher to audit with"
+    if not gateway.consent.may_audit():
+        return "promise not monitored: no token has the scope audit; shammah tokens grant NAME audit"
     try:
         gateway.teacher.check("audit")
     except BudgetError as error:
@@ -118,10 +137,25 @@ def _list_teachers(gateway: Gateway) -> list[gateway_pb2.PartStatus]:
     ]
 
 
+def _consent(gateway: Gateway) -> list[gateway_pb2.PartStatus]:
+    """Return the state of the audit log, and of masking where it is on."""
+    log, masker = gateway.consent.log, gateway.consent.masker
+    detail = log.warning or f"{log.head.number} lines, head {log.head.hash[:16]}"
+    parts = [gateway_pb2.PartStatus(name="audit log", ready=not log.warning, detail=detail)]
+    if masker is not None:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(masker.counts.items())) or "nothing yet"
+        parts.append(gateway_pb2.PartStatus(name="masking", ready=True, detail=f"masked: {counts}"))
+    return parts
+
+
 def _warnings(gateway: Gateway) -> list[str]:
     now = gateway.monitor
     texts = [gateway.releases.warning, gateway.recorder.warning]
-    if gateway.releases.champion() is None:
+    texts += [gateway.consent.log.warning, gateway.consent.tokens.warning]
+    champion = gateway.releases.champion()
+    if champion is not None:
+        texts += gateway.watch.alarms(champion)
+    else:
         texts.append("no release serves yet: every query is forwarded")
     if gateway.recorder.spooled:
         texts.append(f"{gateway.recorder.spooled} envelopes wait in the spool")

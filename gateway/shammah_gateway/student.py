@@ -15,6 +15,7 @@ from shammah_chassis.releases import CategoryPolicy, Release
 
 from shammah_gateway.certificate import is_uncertified
 from shammah_gateway.ports import Roles
+from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.values import Attempt, Judged, Query, Routed, Versions
 
 # For a category that the release does not know there is no measured length of a good response.
@@ -45,8 +46,9 @@ class Trial:
 class Student:
     """Tries queries on a release through the three roles."""
 
-    def __init__(self, roles: Roles, *, role_timeout_seconds: float) -> None:
+    def __init__(self, roles: Roles, *, role_timeout_seconds: float, watch: PromiseWatch | None = None) -> None:
         self._roles = roles
+        self._watch = watch
         self._timeout = role_timeout_seconds
 
     async def try_query(self, query: Query, release: Release, *, run_anyway: bool = False) -> Trial:
@@ -70,7 +72,7 @@ class Student:
             confidence=routed.local_probability,
             versions=replace(trial.versions, router=routed.version),
         )
-        forward = _reason_to_forward(query, routed, release)
+        forward = self._reason_to_forward(query, routed, release)
         trial = replace(trial, reason=forward)
         if forward and not run_anyway:
             return trial
@@ -117,7 +119,24 @@ class Student:
         )
         if trial.reason:
             return trial
-        return _decide(trial, release.threshold_of(trial.category, query.alpha), judged)
+        return _decide(trial, self._threshold(release, trial.category, query.alpha), judged)
+
+    def _threshold(self, release: Release, category: str, alpha: float) -> float | None:
+        if self._watch is None:
+            return release.threshold_of(category, alpha)
+        return self._watch.threshold(release, category, alpha)
+
+    def _reason_to_forward(self, query: Query, routed: Routed, release: Release) -> str:
+        """Return why the query must be forwarded before the student is asked; "" when nothing speaks against it."""
+        if routed.truncated or is_uncertified(query.text, query.temperature):
+            return "uncertified"
+        if not routed.category:
+            return "unknown_category"
+        if self._threshold(release, routed.category, query.alpha) is None:
+            return self._watch.reason(release, routed.category, query.alpha) if self._watch else "uncertified"
+        if routed.local_probability < release.prefilter:
+            return "router"
+        return ""
 
     def _patience(self, query: Query) -> float:
         return query.role_timeout_seconds or self._timeout
@@ -127,19 +146,6 @@ def token_limit(wanted: int, policy: CategoryPolicy | None) -> int:
     """Return how many tokens the student may write: the caller's limit, never above that of the category."""
     limit = policy.max_new_tokens if policy else DEFAULT_MAX_TOKENS
     return min(wanted, limit) if wanted else limit
-
-
-def _reason_to_forward(query: Query, routed: Routed, release: Release) -> str:
-    """Return why the query must be forwarded before the student is asked; "" when nothing speaks against it."""
-    if routed.truncated or is_uncertified(query.text, query.temperature):
-        return "uncertified"
-    if not routed.category:
-        return "unknown_category"
-    if release.threshold_of(routed.category, query.alpha) is None:
-        return "uncertified"
-    if routed.local_probability < release.prefilter:
-        return "router"
-    return ""
 
 
 def _decide(trial: Trial, threshold: float | None, judged: Judged) -> Trial:

@@ -1,4 +1,4 @@
-"""Client of the trainer: start a round, ask after it, draw dev examples, check examples. Named errors, plain values.
+"""Client of the trainer: start and stop rounds, ask after them, draw and check examples. Named errors, plain values.
 
 It does not know how anything is trained.
 """
@@ -40,10 +40,19 @@ class TrainerClient:
         if self._channel is not None:
             await self._channel.close()
 
-    async def train(self, reason: str) -> types_pb2.Job:
-        """Start a round, or return the job of the one that runs."""
-        reply = await _named(self._stub().Train(trainer_pb2.TrainRequest(reason=reason), timeout=SECONDS))
-        return reply.job
+    async def train(self, reason: str, *, request_id: str = "") -> types_pb2.Job:
+        """Start a round, or return the job of the one that runs; the same `request_id` is the same round again."""
+        request = trainer_pb2.TrainRequest(reason=reason, request_id=request_id)
+        return (await _named(self._stub().Train(request, timeout=SECONDS))).job
+
+    async def stop(self, job: str, *, request_id: str = "") -> types_pb2.Job:
+        """Stop a round, named by its job or by the request that began it; returns its job, ended if it ends soon.
+
+        Raises:
+            NotFoundError: no such round.
+        """
+        request = trainer_pb2.StopTrainRequest(id=job, request_id=request_id)
+        return (await _named(self._stub().StopTrain(request, timeout=SECONDS))).job
 
     async def get_job(self, job: str, *, wait_seconds: float = WAIT_SECONDS) -> types_pb2.Job:
         """Return a job of the trainer, waiting at most `wait_seconds` for its end."""
@@ -59,6 +68,14 @@ class TrainerClient:
         request = trainer_pb2.SampleExamplesRequest(count=count, categories=categories, seed=seed)
         reply = await _named(self._stub().SampleExamples(request, timeout=SECONDS))
         return [Example.from_json(json.loads(text)) for text in reply.example_json]
+
+    async def forget(self, name: str) -> trainer_pb2.ForgetExamplesResponse:
+        """Remove what a request (or an example) of that id left in log and ledger.
+
+        Raises:
+            NotFoundError: there is nothing of it.
+        """
+        return await _named(self._stub().ForgetExamples(trainer_pb2.ForgetExamplesRequest(id=name), timeout=SECONDS))
 
     async def check(self, examples: Sequence[Example]) -> list[Verdict]:
         """Say what ingestion would do with each example."""

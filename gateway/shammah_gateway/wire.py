@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from google.protobuf import json_format
@@ -12,9 +13,11 @@ from shammah_chassis.examples import Message
 from shammah_chassis.releases import CategoryPolicy, Release
 from shammah_chassis.scopes import Caller
 
+from shammah_gateway.promise.watch import CategoryWatch
 from shammah_gateway.values import Answer, Query, Route
 
 Reply = TypeVar("Reply", bound=Proto)
+REQUEST_ID_KEY = "x-shammah-request-id"
 _ROUTES: dict[Route, gateway_pb2.Route.ValueType] = {
     "local": gateway_pb2.ROUTE_LOCAL,
     "teacher": gateway_pb2.ROUTE_TEACHER,
@@ -76,6 +79,14 @@ def read_arguments(request: Proto) -> dict[str, Any]:
     return json_format.MessageToDict(request, preserving_proto_field_name=True)
 
 
+def read_request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Return the client's key for "this call again" (metadata `x-shammah-request-id`), or ""; it is not checked yet."""
+    for key, value in metadata or ():
+        if key == REQUEST_ID_KEY:
+            return value.decode("latin-1") if isinstance(value, bytes) else value
+    return ""
+
+
 def write_result(result: BaseModel, reply: Reply) -> Reply:
     """Fill a reply from a tool's result, whose fields have the names of the proto."""
     values = result.model_dump(exclude_none=True)
@@ -99,6 +110,16 @@ def write_certificate(name: str, policy: CategoryPolicy) -> gateway_pb2.Category
         accuracy=policy.accuracy,
         reason=policy.reason,
     )
+
+
+def write_watched(name: str, policy: CategoryPolicy, watched: CategoryWatch) -> gateway_pb2.CategoryCertificate:
+    """Return what a release may do in a category, and what is known of it since it serves."""
+    row = write_certificate(name, policy)
+    row.state = watched.state
+    row.audits, row.audits_bad = watched.audits, watched.audits_bad
+    row.audits_to_notice, row.seconds_to_notice = watched.audits_to_notice, watched.seconds_to_notice
+    row.evidence_seconds, row.score_drift = watched.evidence_seconds, watched.score_drift
+    return row
 
 
 def write_release(release: Release, *, state: str, pinned: bool) -> gateway_pb2.ReleaseInfo:

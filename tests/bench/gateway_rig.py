@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from shammah_chassis.nats_server import NatsServer
-from shammah_chassis.scopes import write_tokens
+from shammah_chassis.token_book import write_tokens
 
 PEERS = Path(__file__).with_name("peers")
 BENCH = Path(__file__).parents[2] / ".bench"

@@ -20,7 +20,7 @@ from shammah_chassis.channels import channel
 from shammah_chassis.directory_store import DirectoryStore
 from shammah_chassis.manifest import MANIFEST_NAME, Manifest, describe_files, load_json, version_name
 from shammah_chassis.releases import Release, Wanted
-from shammah_chassis.scopes import write_tokens
+from shammah_chassis.token_book import write_tokens
 from shammah_chassis.ulid import new_ulid
 from shammah_generator.graph import write_graphs
 

@@ -1,6 +1,7 @@
 """Fixtures of the integration tests."""
 
 from support.door_fixtures import claude, doors, running_doors
+from support.gateway_world import world
 from support.nats import bus, nats_server, own_nats
 
-__all__ = ["bus", "claude", "doors", "nats_server", "own_nats", "running_doors"]
+__all__ = ["bus", "claude", "doors", "nats_server", "own_nats", "running_doors", "world"]

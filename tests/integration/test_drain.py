@@ -16,7 +16,7 @@ from shammah_chassis.bus import Bus
 from shammah_chassis.channels import channel
 from shammah_chassis.nats_server import NatsServer
 from shammah_chassis.releases import Release, Wanted
-from shammah_chassis.scopes import write_tokens
+from shammah_chassis.token_book import write_tokens
 from support.nats import RestartableNats
 from support.pods import publish_generator
 from support.services import until

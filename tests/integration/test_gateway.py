@@ -1,23 +1,17 @@
-"""The whole gateway over gRPC: real event bus, store, pods' chassis and scopes; scripted roles and trainer."""
+"""The whole gateway over gRPC: answers, scopes, status, swaps, the spool."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import grpc
 import pytest
 from shammah.v1 import gateway_pb2 as pb
-from shammah.v1 import gateway_pb2_grpc, trainer_pb2_grpc, types_pb2
 from shammah_chassis.bus import Bus
-from shammah_chassis.channels import channel
 from shammah_chassis.errors import (
     ForbiddenError,
     InvalidInputError,
@@ -27,129 +21,11 @@ from shammah_chassis.errors import (
     TooLongError,
     UnknownReleaseError,
 )
-from shammah_chassis.examples import Envelope, Example
-from shammah_chassis.releases import Champion, Release, Wanted
-from shammah_chassis.serving import Service, ServiceParts
-from shammah_chassis.settings import ServiceSettings
-from shammah_chassis.status import to_error
-from shammah_gateway.config import GatewaySettings
-from shammah_gateway.gateway import Gateway, open_gateway
 from shammah_gateway.money.usage import Usage
 from shammah_gateway.readings import list_readings
-from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 from support.example_values import make_example
-from support.scripted_pods import Cluster, run_cluster
-from support.scripted_trainer import ScriptedTrainer
+from support.gateway_world import World, ask, call, read_log
 from support.services import until, until_async
-
-Reply = TypeVar("Reply")
-
-
-@dataclass
-class World:
-    cluster: Cluster
-    gateway: Gateway
-    trainer: ScriptedTrainer
-    bus: Bus
-    first: Release
-    stub: Any
-    guest: Any
-
-
-def write_workload(path: Path) -> Path:
-    rows = [
-        {
-            "id": f"{category}-{index}",
-            "source": "made",
-            "license": "CC0",
-            "category": category,
-            "query": f"{category} query number {index}",
-            "reference": f"answer {index}",
-            "metadata": {"family": category, "metric": "label", "split": "teach"},
-        }
-        for category in ("capitals", "poems")
-        for index in range(40)
-    ]
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
-
-
-@asynccontextmanager
-async def serve_trainer(cluster: Cluster, trainer: ScriptedTrainer) -> AsyncIterator[str]:
-    async def build() -> ServiceParts:
-        add = trainer_pb2_grpc.add_TrainerServiceServicer_to_server
-        return ServiceParts([(add, trainer)], ["shammah.v1.TrainerService"], ready=lambda: True)
-
-    service = Service(ServiceSettings(**cluster.settings("trainer")), name="trainer")
-    await service.start(build)
-    try:
-        yield f"127.0.0.1:{service.port}"
-    finally:
-        await service.stop()
-
-
-@pytest.fixture
-async def world(tmp_path: Path, bus: Bus, nats_server: Any) -> AsyncIterator[World]:
-    async with AsyncExitStack() as stack:
-        cluster = await stack.enter_async_context(run_cluster(tmp_path, nats_server.url))
-        trainer = ScriptedTrainer(rows={"capitals": (50, 0), "poems": (0, 0)})
-        target = await stack.enter_async_context(serve_trainer(cluster, trainer))
-        (tmp_path / "internal.token").write_text(cluster.tokens["internal"])
-        settings = GatewaySettings(
-            **cluster.settings("gateway"),
-            **{f"{role}_targets": targets for role, targets in cluster.targets.items()},
-            trainer_target=target,
-            internal_token_file=tmp_path / "internal.token",
-            teacher="recorded",
-            recorded_files=(write_workload(tmp_path / "w.jsonl"),),
-            audit_rate=0.0,
-            explore_rate=0.0,
-            role_timeout_seconds=10.0,
-        )
-        opened: list[Gateway] = []
-
-        async def build() -> ServiceParts:
-            gateway = await open_gateway(settings)
-            gateway.start()
-            opened.append(gateway)
-            add = gateway_pb2_grpc.add_GatewayServiceServicer_to_server
-            return ServiceParts(
-                [(add, GatewayServicer(gateway))], [SERVICE_NAME], ready=lambda: True, close=[gateway.close]
-            )
-
-        service = Service(settings, name="gateway")
-        await service.start(build)
-        stack.push_async_callback(service.stop)
-        first = await cluster.publish_release(verdict="base")
-        await bus.kv_create("wanted", Wanted((first.id,)).to_json())
-        await bus.kv_create("champion", Champion(first.id).to_json())
-        stubs = []
-        for caller in ("owner", "guest"):
-            link = channel(f"127.0.0.1:{service.port}", cluster.tokens[caller])
-            stack.push_async_callback(link.close)
-            stubs.append(gateway_pb2_grpc.GatewayServiceStub(link))
-        gateway = opened[0]
-        await until(lambda: (now := gateway.releases.champion()) is not None and now.id == first.id)
-        yield World(cluster, gateway, trainer, bus, first, *stubs)
-
-
-async def call(rpc: Awaitable[Reply]) -> Reply:
-    try:
-        return await rpc
-    except grpc.aio.AioRpcError as failure:
-        raise to_error(failure) from failure
-
-
-def ask(text: str, **changes: Any) -> pb.AskRequest:
-    return pb.AskRequest(messages=[types_pb2.Message(role="user", content=text)], **changes)
-
-
-async def read_log(bus: Bus, count: int) -> list[Example]:
-    found: list[Example] = []
-    async with asyncio.timeout(10):
-        while len(found) < count:
-            found = [example async for message in bus.read_log(1) for example in Envelope.decode(message.data).examples]
-    return found
 
 
 async def test_a_certified_query_is_answered_locally_and_can_be_rated(world: World) -> None:
@@ -277,144 +153,12 @@ async def test_bad_input_has_the_right_code(world: World) -> None:
             await call(rpc)
 
 
-async def test_query_local_model_shows_what_the_validator_says(world: World) -> None:
-    world.cluster.script.quality = 0.5
-    said = await call(world.stub.QueryLocalModel(pb.QueryLocalModelRequest(query="Where is Rome?")))
-    assert (said.response, said.category, said.release) == ("local: Where is Rome?", "capitals", world.first.id)
-    assert said.quality == pytest.approx(0.5) and not said.would_serve
-    assert said.coherence == pytest.approx(0.8) and said.hallucination_risk == 1
-
-
-async def test_compare_responses_asks_the_teacher_only_when_no_response_is_given(world: World) -> None:
-    request = pb.CompareResponsesRequest(query="poems query number 1", teacher_response="local: poems query number 1")
-    same = await call(world.stub.CompareResponses(request))
-    assert (same.verdict, same.similarity) == ("agree", 1.0)
-    other = await call(world.stub.CompareResponses(pb.CompareResponsesRequest(query="poems query number 1")))
-    assert (other.verdict, other.teacher_response) == ("disagree", "answer 1")
-    assert other.job.state == types_pb2.JOB_STATE_DONE
-    again = await call(world.stub.CompareResponses(pb.CompareResponsesRequest(job=other.job.id)))
-    assert again.teacher_response == "answer 1"
-
-
-async def test_generated_examples_are_checked_and_queued(world: World) -> None:
-    world.trainer.duplicates = {f"poems query number {index}" for index in range(12)}
-    world.trainer.near_exam = {"poems query number 12"}
-    request = pb.GenerateTrainingDataRequest(category="poems", count=10)
-    made = await call(world.stub.GenerateTrainingData(request))
-    assert (made.queued, made.queue_size) == (10, 7)
-    assert {(entry.reason, entry.count) for entry in made.rejected} == {("duplicate", 12), ("near_exam", 1)}
-    found = await read_log(world.bus, 10)
-    assert {example.category for example in found} == {"poems"}
-    # The next ones, until the file has no more.
-    assert (
-        await call(world.stub.GenerateTrainingData(pb.GenerateTrainingDataRequest(category="poems", count=100)))
-    ).queued == 17
-    assert (await call(world.stub.GenerateTrainingData(request))).queued == 0
-
-
-async def test_examples_of_the_caller_are_checked_and_queued(world: World) -> None:
-    offers = [
-        pb.OfferedExample(query="a", response='{"x": 1}', grader="json"),
-        pb.OfferedExample(query="b", response="{broken", grader="json"),
-        pb.OfferedExample(query="", response="x"),
-        pb.OfferedExample(query="a", response='{"x": 1}', grader="json"),
-        pb.OfferedExample(query="c", response="5", grader="taste"),
-    ]
-    made = await call(
-        world.stub.GenerateTrainingData(pb.GenerateTrainingDataRequest(category="poems", examples=offers))
-    )
-    assert made.queued == 1
-    assert {(entry.reason, entry.count) for entry in made.rejected} == {
-        ("schema", 2),
-        ("duplicate", 1),
-        ("failed_check", 1),
-    }
-    (example,) = await read_log(world.bus, 1)
-    assert (example.category, example.provenance.origin, example.provenance.teacher) == ("poems", "synthetic", "owner")
-
-
-async def test_submitted_examples_reach_the_log_and_bad_ones_are_named(world: World) -> None:
-    good = [json.dumps(make_example(f"question {index}").to_json()) for index in range(40)]
-    heavy = json.dumps(make_example("heavy", weight=99.0).to_json())
-    done = await call(world.stub.SubmitExamples(pb.SubmitExamplesRequest(example_json=[*good, "{", heavy])))
-    assert (done.queued, done.spooled) == (40, False)
-    assert [(entry.reason, entry.count) for entry in done.rejected] == [("schema", 2)]
-    assert len(await read_log(world.bus, 40)) == 40
-
-
-async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: World) -> None:
-    def row(category: str, index: int, *, good: bool) -> Example:
-        query = f"{category} test {index}"
-        response = f"local: {query}" if good else "something else"
-        return make_example(query, response, category=category, grader="exact")
-
-    world.trainer.rows = {"capitals": (50, 0), "poems": (0, 0), "sums": (400, 0)}
-    world.trainer.dev = [
-        *(row("capitals", index, good=index < 18) for index in range(20)),
-        *(row("poems", index, good=False) for index in range(20)),
-        *(row("sums", index, good=False) for index in range(20)),
-    ]
-    result = await call(world.stub.AnalyzeModel(pb.AnalyzeModelRequest(test_count=60)))
-    assert (result.tested, result.release) == (60, world.first.id)
-    assert result.local_success == pytest.approx(18 / 60)
-    assert result.local_success_low < 0.3 < result.local_success_high
-    by_name = {entry.category: entry for entry in result.categories}
-    assert (by_name["capitals"].local_good, by_name["capitals"].local_bad) == (18, 2)
-    assert by_name["capitals"].certified
-    # Never taught comes before what was taught 400 rows and did not improve, though both fail alike.
-    assert result.weak_areas[0] == "poems"
-    assert by_name["poems"].expected_gain > 5 * by_name["sums"].expected_gain
-    assert by_name["poems"].recommended_examples >= 25
-    assert result.estimated_improvement > 0
-    assert await call(world.stub.GetJob(pb.GetJobRequest(id=result.job.id))) is not None
-    # Nothing was learned, nobody was asked.
-    assert world.gateway.ledger.calls == 0
-
-
-async def test_train_follows_the_round_until_its_release_serves(world: World) -> None:
-    begun = await call(world.stub.Train(pb.GatewayServiceTrainRequest()))
-    assert begun.job.state in (types_pb2.JOB_STATE_QUEUED, types_pb2.JOB_STATE_RUNNING)
-    second = await world.cluster.publish_release(parent=world.first.id)
-    entry = await world.bus.kv_get("wanted")
-    assert entry is not None
-    await world.bus.kv_update("wanted", Wanted((world.first.id, second.id), second.id).to_json(), entry.revision)
-    result = {
-        "release": second.id,
-        "verdict": "promote",
-        "reasons": ["better"],
-        "losses": {"generator": {"before": 2.0, "after": 1.0}},
-        "exam": {
-            "before": {"poems": {"rows": 9, "accuracy": 0.1, "local_share": 0.0}},
-            "after": {"poems": {"rows": 9, "accuracy": 0.8, "local_share": 0.5, "certified": True}},
-        },
-        "examples_trained": 32,
-        "duration_seconds": 1.5,
-        "something_more": 1,
-    }
-    world.trainer.job = types_pb2.Job(id="T1", state=types_pb2.JOB_STATE_DONE, result_json=json.dumps(result))
-    done = await call(world.stub.Train(pb.GatewayServiceTrainRequest(job=begun.job.id)))
-    assert (done.job.state, done.verdict, done.release) == (types_pb2.JOB_STATE_DONE, "promoted", second.id)
-    assert done.swapped_at > 0 and done.examples_trained == 32
-    assert [(loss.role, loss.after) for loss in done.losses] == [("generator", 1.0)]
-    assert [(exam.before, exam.after, exam.certified) for exam in done.exam] == [(0.1, 0.8, True)]
-    assert (await call(world.stub.Ask(ask("Where is Rome?")))).versions.release == second.id
-
-
-async def test_a_round_that_fails_keeps_the_trainers_error(world: World) -> None:
-    world.trainer.job = types_pb2.Job(
-        id="T1", state=types_pb2.JOB_STATE_FAILED, error_code="storage_full", error_message="no space"
-    )
-    begun = await call(world.stub.Train(pb.GatewayServiceTrainRequest()))
-    done = await call(world.stub.Train(pb.GatewayServiceTrainRequest(job=begun.job.id)))
-    assert (done.job.state, done.job.error_code) == (types_pb2.JOB_STATE_FAILED, "storage_full")
-
-
 async def test_status_and_releases_tell_the_state(world: World) -> None:
     await call(world.stub.Ask(ask("Where is Rome?")))
     status = await call(world.stub.GetStatus(pb.GetStatusRequest()))
     assert (status.champion, status.queries, status.local, status.queue_size) == (world.first.id, 1, 1, 7)
     assert {part.name for part in status.parts if part.ready} == {
-        *("router", "generator", "validator", "trainer", "nats", "teacher")
+        *("router", "generator", "validator", "trainer", "nats", "teacher", "audit log")
     }
     assert status.promise.startswith("promise not monitored")
     assert (status.money.baseline_model, status.money.at_cap) == ("claude-sonnet-5-5", "refuse")

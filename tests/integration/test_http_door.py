@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import uvloop
 from shammah_chassis.errors import UnavailableError
-from shammah_chassis.scopes import TokenTable
+from shammah_chassis.tokens import TokenTable
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.http.app import make_app

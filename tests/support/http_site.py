@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from shammah_chassis.scopes import Caller, TokenTable, hash_token
+from shammah_chassis.scopes import Caller
+from shammah_chassis.tokens import TokenTable, hash_token
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.http.app import make_app

@@ -31,9 +31,13 @@ class Batch:
 
 @dataclass
 class Batches:
-    """All batches; one ends at its `polls_until_ended`-th retrieval."""
+    """All batches; one ends at its `polls_until_ended`-th retrieval.
+
+    `faults` ("expired", "errored") are used up one a request, the last request of a batch first.
+    """
 
     polls_until_ended: int = 2
+    faults: list[str] = field(default_factory=list)
     held: dict[str, Batch] = field(default_factory=dict)
     made: int = 0
 
@@ -69,7 +73,9 @@ class Batches:
         batch.status = "ended"
         # The API promises no order.
         for one in reversed(batch.requests):
-            batch.results.append({"custom_id": one["custom_id"], "result": _result(batch, one["params"], answer)})
+            fault = self.faults.pop(0) if self.faults else ""
+            result = _fail(fault) if fault else _result(batch, one["params"], answer)
+            batch.results.append({"custom_id": one["custom_id"], "result": result})
 
     def cancel(self, batch: Batch) -> None:
         """Ask for its end; one that has ended stays as it is."""
@@ -106,6 +112,13 @@ def show_batch(batch: Batch, host: str) -> Json:
 def write_results(batch: Batch) -> bytes:
     """Return the results as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in batch.results).encode()
+
+
+def _fail(fault: str) -> Json:
+    if fault == "expired":
+        return {"type": "expired"}
+    error = {"type": "error", "error": {"type": "api_error", "message": "told to fail"}, "request_id": None}
+    return {"type": "errored", "error": error}
 
 
 def _result(batch: Batch, params: Json, answer: Answer) -> Json:

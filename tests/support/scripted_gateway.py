@@ -51,9 +51,9 @@ def gateway_pb2_reply(method: str) -> Proto:
 
 
 @asynccontextmanager
-async def serve_scripted() -> AsyncIterator[ScriptedGateway]:
-    """Serve a scripted gateway on a free loopback port while the block runs."""
-    scripted = ScriptedGateway()
+async def serve_scripted(given: ScriptedGateway | None = None, *, port: int = 0) -> AsyncIterator[ScriptedGateway]:
+    """Serve a scripted gateway (a plain one without) on a loopback port (0: a free one) while the block runs."""
+    scripted = given or ScriptedGateway()
 
     def handler(name: str) -> Any:
         async def handle(self: Any, request: Proto, context: aio.ServicerContext[Any, Any]) -> Proto:
@@ -64,7 +64,7 @@ async def serve_scripted() -> AsyncIterator[ScriptedGateway]:
     servicer = type("Servicer", (gateway_pb2_grpc.GatewayServiceServicer,), {name: handler(name) for name in METHODS})
     server = aio.server()
     gateway_pb2_grpc.add_GatewayServiceServicer_to_server(servicer(), server)
-    scripted.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    scripted.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()
     try:
         yield scripted

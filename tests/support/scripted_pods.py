@@ -24,9 +24,9 @@ from shammah_chassis.held import Loader
 from shammah_chassis.manifest import ROLES, Manifest, Role
 from shammah_chassis.pod import Pod
 from shammah_chassis.releases import CategoryPolicy, Release
-from shammah_chassis.scopes import write_tokens
 from shammah_chassis.serving import Service, ServiceParts
 from shammah_chassis.settings import ServiceSettings
+from shammah_chassis.token_book import write_tokens
 from shammah_chassis.ulid import new_ulid
 from support.artifacts import make_version
 
@@ -39,7 +39,11 @@ GRANTS = {
 
 @dataclass
 class Script:
-    """What the scripted roles say. `refuse` are releases that a role can't load; `slow` delays the generator."""
+    """What the scripted roles say.
+
+    `refuse` are releases that a role can't load; `slow` delays the generator; `gates` holds a call of that name back
+    ("compare") until the event is set.
+    """
 
     category: str = "capitals"
     probability: float = 0.9
@@ -104,6 +108,8 @@ class ScriptedValidator(validator_pb2_grpc.ValidatorServiceServicer):
             )
 
     async def Compare(self, request: validator_pb2.CompareRequest, context: Any) -> validator_pb2.CompareResponse:
+        if gate := self._script.gates.get("compare"):
+            await gate.wait()
         same = request.response_a == request.response_b
         return validator_pb2.CompareResponse(
             quality_a=0.9, quality_b=0.8, cosine=1.0 if same else 0.2, same_facts=same, similarity=1.0 if same else 0.1

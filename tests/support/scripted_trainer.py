@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
 from shammah.v1 import trainer_pb2, trainer_pb2_grpc, types_pb2
-from shammah_chassis.errors import NotFoundError
+from shammah_chassis.errors import NotFoundError, ShammahError
 from shammah_chassis.examples import Example
 
 
 @dataclass
 class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
-    """`dev` are the rows it hands out; `duplicates` and `near_exam` queries that it knows; `job` what a round is."""
+    """`dev` are the rows it hands out; `duplicates` and `near_exam` queries that it knows; `job` what a round is.
+
+    `asked` are the request ids of the rounds that were asked for, `stopped` what was to be stopped; `refusal` is raised
+    instead of starting a round. `known_requests` can be forgotten. `gates` holds a call of that name back ("train",
+    "check") until the event is set.
+    """
 
     dev: list[Example] = field(default_factory=list)
     rows: dict[str, tuple[int, int]] = field(default_factory=dict)
     duplicates: set[str] = field(default_factory=set)
     near_exam: set[str] = field(default_factory=set)
     job: types_pb2.Job = field(default_factory=lambda: types_pb2.Job(id="T1", state=types_pb2.JOB_STATE_RUNNING))
+    asked: list[str] = field(default_factory=list)
+    stopped: list[tuple[str, str]] = field(default_factory=list)
+    refusal: ShammahError | None = None
+    checked: list[list[str]] = field(default_factory=list)
+    gates: dict[str, asyncio.Event] = field(default_factory=dict)
+    known_requests: set[str] = field(default_factory=set)
+    forgotten: list[str] = field(default_factory=list)
 
     async def Train(self, request: trainer_pb2.TrainRequest, context: Any) -> trainer_pb2.TrainResponse:
+        self.asked.append(request.request_id)
+        if self.refusal is not None:
+            raise self.refusal
+        await self._pass("train")
         return trainer_pb2.TrainResponse(job=self.job)
+
+    async def StopTrain(self, request: trainer_pb2.StopTrainRequest, context: Any) -> trainer_pb2.StopTrainResponse:
+        self.stopped.append((request.id, request.request_id))
+        if request.id != self.job.id and request.request_id not in self.asked:
+            raise NotFoundError(f"no job {request.id}")
+        self.job = types_pb2.Job(
+            id=self.job.id, state=types_pb2.JOB_STATE_CANCELLED, error_code="training_stopped", error_message="stopped"
+        )
+        return trainer_pb2.StopTrainResponse(job=self.job)
 
     async def GetTrainJob(
         self, request: trainer_pb2.GetTrainJobRequest, context: Any
@@ -50,7 +76,21 @@ class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
         self, request: trainer_pb2.CheckExamplesRequest, context: Any
     ) -> trainer_pb2.CheckExamplesResponse:
         queries = [Example.from_json(json.loads(text)).query_text for text in request.example_json]
+        self.checked.append(queries)
+        await self._pass("check")
         return trainer_pb2.CheckExamplesResponse(verdicts=[self._judge(query) for query in queries])
+
+    async def ForgetExamples(
+        self, request: trainer_pb2.ForgetExamplesRequest, context: Any
+    ) -> trainer_pb2.ForgetExamplesResponse:
+        self.forgotten.append(request.id)
+        if request.id not in self.known_requests:
+            raise NotFoundError(f"no example of {request.id}")
+        return trainer_pb2.ForgetExamplesResponse(examples=["e1"], messages=1, rollouts=2, releases=["R1"])
+
+    async def _pass(self, name: str) -> None:
+        if gate := self.gates.get(name):
+            await gate.wait()
 
     def _judge(self, query: str) -> trainer_pb2.ExampleVerdict.ValueType:
         if query in self.duplicates:

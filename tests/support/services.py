@@ -15,9 +15,9 @@ from shammah_chassis.channels import channel
 from shammah_chassis.directory_store import DirectoryStore
 from shammah_chassis.manifest import MANIFEST_NAME, Manifest, Role, describe_files, version_name
 from shammah_chassis.releases import Release
-from shammah_chassis.scopes import write_tokens
 from shammah_chassis.serving import Build, Service, ServiceParts
 from shammah_chassis.settings import ServiceSettings
+from shammah_chassis.token_book import write_tokens
 from support.artifacts import make_release
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -6,7 +6,7 @@ Knows the contract and the error words, nothing of what stands behind the gatewa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -43,14 +43,23 @@ class GatewayClient:
             raise RuntimeError("GatewayClient is used before it is entered")
         return gateway_pb2_grpc.GatewayServiceStub(self._channel)
 
-    async def call(self, method: Callable[..., Any], request: object, *, timeout: float | None = None) -> Any:  # noqa: ANN401 - the caller knows its response
-        """Call one method of the stub.
+    async def call(
+        self,
+        method: Callable[..., Any],
+        request: object,
+        *,
+        timeout: float | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Any:  # noqa: ANN401 - the caller knows its response
+        """Call one method of the stub; `metadata` goes with it.
 
         Raises:
             ShammahError: the named error that the gateway answered with.
         """
         try:
-            return await cast("Awaitable[Any]", method(request, timeout=timeout))
+            return await cast(
+                "Awaitable[Any]", method(request, timeout=timeout, metadata=tuple((metadata or {}).items()))
+            )
         except grpc.aio.AioRpcError as error:
             raise to_error(error) from error
 

@@ -69,6 +69,23 @@ def show_status(data_dir: Path, *, as_json: bool) -> None:
     print_status(status)
 
 
+def tell_notice(row: gateway_pb2.CategoryCertificate) -> str:
+    """Say how long it would take until twice the promised share of bad answers is noticed."""
+    if not row.certified:
+        return "-"
+    if not row.seconds_to_notice:
+        return f"{row.audits_to_notice} audits"
+    return f"{row.audits_to_notice} audits, {days(row.seconds_to_notice)}"
+
+
+def days(seconds: float) -> str:
+    """Return a time in the largest unit that is full once."""
+    for unit, size in (("d", 86_400.0), ("h", 3_600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def print_status(status: gateway_pb2.GetStatusResponse) -> None:
     """Print a status as tables."""
     promise = status.promise.removeprefix("promise ")
@@ -85,16 +102,19 @@ def print_status(status: gateway_pb2.GetStatusResponse) -> None:
         parts.add_row(part.name, "yes" if part.ready else "no", part.detail)
     out.print(parts)
     if status.categories:
-        categories = Table("category", "certified", "threshold", "exam rows", "accepted", "errors", "evidence")
+        heads = ("category", "certified", "threshold", "exam rows", "accepted", "errors", "audits", "noticed in")
+        categories = Table(*heads, "evidence")
         for row in status.categories:
             categories.add_row(
                 row.category,
-                "yes" if row.certified else "no",
+                row.state if row.certified else "no",
                 f"{row.threshold:.3f}" if row.certified else "-",
                 str(row.exam_rows),
                 str(row.accepted),
                 str(row.errors),
-                "-" if row.certified else missing(row.rows_missing),
+                f"{row.audits_bad} bad of {row.audits}" if row.certified else "-",
+                tell_notice(row),
+                f"{days(row.evidence_seconds)} old" if row.certified else missing(row.rows_missing),
             )
         out.print(categories)
     print_money(status.money)

@@ -18,9 +18,13 @@ from shammah_chassis.errors import InvalidInputError, UnavailableError
 
 from shammah_gateway.cli import ask as asking
 from shammah_gateway.cli import evaluate, learn, local, manage
+from shammah_gateway.cli import mcp as claude_tools
+from shammah_gateway.cli import offline as offline_learning
 from shammah_gateway.cli.client import run
+from shammah_gateway.cli.consent_commands import add_commands as add_consent
 from shammah_gateway.cli.console import as_dict, err, named_errors, out
 from shammah_gateway.cli.paths import default_data_dir, find_connection
+from shammah_gateway.cli.teach_command import add_command as add_teach
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A local student that learns from Claude.")
 models = typer.Typer(no_args_is_help=True, help="The base models.")
@@ -124,19 +128,51 @@ def tool(
     name: Annotated[str, typer.Argument(help=", ".join(manage.TOOL_CALLS))],
     arguments: Annotated[str, typer.Option("--json", help="arguments: a JSON object, or @FILE")] = "",
     wait: Annotated[bool, typer.Option(help="follow a long tool to its end")] = True,
+    request_id: Annotated[str, typer.Option(help="your key: the same key finds the same job again")] = "",
 ) -> None:
     """Call one of the five tools, as Claude does."""
     given = manage.read_arguments(arguments)
-    result = run(find_connection(State.data_dir), lambda client: manage.call_tool(client, name, given, wait=wait))
+    result = run(
+        find_connection(State.data_dir),
+        lambda client: manage.call_tool(client, name, given, wait=wait, request_id=request_id),
+    )
     out.print_json(json.dumps(result))
 
 
-@app.command(name="learn")
+@app.command()
+@named_errors
+def tools(
+    anthropic: Annotated[
+        bool, typer.Option("--anthropic", help="for tools=[...] of the Messages API (default)")
+    ] = False,
+    mcp: Annotated[bool, typer.Option("--mcp", help="as an MCP server lists them")] = False,
+) -> None:
+    """Print the definitions of the five tools as JSON."""
+    if anthropic and mcp:
+        raise InvalidInputError("give --anthropic or --mcp, not both")
+    claude_tools.print_tools(mcp=mcp)
+
+
+@app.command(name="mcp")
+@named_errors
+def serve_mcp(
+    url: Annotated[
+        str, typer.Option(help="the gateway's HTTP address [$SHAMMAH_URL, else the one that runs here]")
+    ] = "",
+) -> None:
+    """Serve the five tools to an MCP client on standard input and output, through the running gateway."""
+    claude_tools.serve(State.data_dir, url)
+
+
+@app.command(name="learn", cls=offline_learning.LearnCommand)
 @named_errors
 def learn_files(
     files: Files,
     exam: Annotated[bool, typer.Option(help="these rows are your own exam: never trained on")] = False,
     limit: Annotated[int, typer.Option(help="at most this many rows of each file; 0 is all")] = 0,
+    offline: Annotated[  # read by LearnCommand, before the other arguments are
+        bool, typer.Option("--offline", help="learn from files without services; see learn --offline --help")
+    ] = False,
 ) -> None:
     """Put recorded examples on the stream."""
     rows, malformed = learn.read_rows(files, limit=limit)
@@ -232,6 +268,24 @@ def pin(release: ReleaseId, off: Annotated[bool, typer.Option("--off", help="sto
     request = gateway_pb2.PinReleaseRequest(release=release, pinned=not off)
     answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.PinRelease, request, timeout=30))
     out.print(f"{answer.release.id} {'pinned' if answer.release.pinned else 'not pinned'}")
+
+
+@app.command()
+@named_errors
+def forget(request: Annotated[str, typer.Argument(help="id of a query or of an example")]) -> None:
+    """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it."""
+    asked = gateway_pb2.ForgetRequestRequest(id=request)
+    answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.ForgetRequest, asked, timeout=120))
+    out.print(
+        f"forgotten: {len(answer.examples)} examples, {answer.messages} messages, {answer.spooled} spooled, "
+        f"{answer.rollouts} rollouts"
+    )
+    if answer.releases:
+        out.print(f"releases that learned from it: {', '.join(answer.releases)}; the next round renews the indexes")
+
+
+add_consent(app, lambda: State.data_dir)
+add_teach(app, lambda: State.data_dir)
 
 
 @models.command()

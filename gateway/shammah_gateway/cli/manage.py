@@ -17,6 +17,7 @@ from shammah_chassis.errors import InvalidInputError, ShammahError
 
 from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import as_dict, err, out, percent
+from shammah_gateway.wire import REQUEST_ID_KEY
 
 JOB_WAIT_SECONDS = 20.0
 ENDED = (types_pb2.JOB_STATE_DONE, types_pb2.JOB_STATE_FAILED, types_pb2.JOB_STATE_CANCELLED)
@@ -31,8 +32,12 @@ TOOL_CALLS: dict[str, tuple[str, Any]] = {
 }
 
 
-async def call_tool(client: GatewayClient, name: str, arguments: dict[str, Any], *, wait: bool) -> dict[str, Any]:
+async def call_tool(
+    client: GatewayClient, name: str, arguments: dict[str, Any], *, wait: bool, request_id: str = ""
+) -> dict[str, Any]:
     """Call one of the five tools; with `wait`, follow its job to the end.
+
+    The same `request_id` with the same arguments finds the same job again, also after the gateway was started again.
 
     Raises:
         InvalidInputError: no such tool, or an argument that the tool does not have.
@@ -46,7 +51,8 @@ async def call_tool(client: GatewayClient, name: str, arguments: dict[str, Any],
     except ParseError as error:
         allowed = ", ".join(field.name for field in kind.DESCRIPTOR.fields)
         raise InvalidInputError(f"{name}: {error}; allowed arguments: {allowed}") from error
-    answer = await client.call(getattr(client.stub, method), request, timeout=600)
+    metadata = {REQUEST_ID_KEY: request_id} if request_id else None
+    answer = await client.call(getattr(client.stub, method), request, timeout=600, metadata=metadata)
     has_job = "job" in answer.DESCRIPTOR.fields_by_name and answer.HasField("job")
     while wait and has_job and answer.job.state not in ENDED:
         await follow_job(client, answer.job.id)

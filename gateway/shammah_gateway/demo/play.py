@@ -1,7 +1,8 @@
 """The demo: the active-learning loop on this machine, told as it goes.
 
-It writes its own workload, starts every part in a folder of its own with the recorded teacher, lets the student
-learn where the analysis expects the most, and measures on separate rows that nothing was trained or certified on.
+It writes its own workload, starts every part in a folder of its own with the recorded teacher, runs a teaching session
+(`shammah teach` with the offline planner: one round, further exam rows, resumed for a second round), and measures on
+separate rows that nothing was trained or certified on.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import PreconditionError, ShammahError
 from shammah_chassis.workload import WorkloadRow, read_workload
 
 from shammah_gateway.cli import local
@@ -26,19 +28,28 @@ from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import err, missing, out, percent
 from shammah_gateway.cli.evaluate import Asked, ask_all
 from shammah_gateway.cli.learn import learn
-from shammah_gateway.cli.manage import call_tool, list_releases
+from shammah_gateway.cli.manage import list_releases
 from shammah_gateway.cli.paths import find_connection
 from shammah_gateway.demo.scorecard import CategoryScore, verdict
 from shammah_gateway.demo.traffic import Traffic, trickle
 from shammah_gateway.demo.workload import CATEGORIES, DemoFiles, write_workload
+from shammah_gateway.teach.display import Display
+from shammah_gateway.teach.ending import BAD
+from shammah_gateway.teach.run import Place, resume, teach
+from shammah_gateway.teach.session import Outcome
+from shammah_gateway.teach.settings import Goal, Probe, TeachSettings
 
 ALPHA = 0.1
 BEFORE_ROWS = 30
 FIRST_EXAM_ROWS = 80
 BEFORE_TOKENS = 24
 FIRST_ROWS = 45
-MOST_ROWS = 90
-FLOOR_SHARE = 0.6
+# Of the second round, over all categories: most go where the expected gain is.
+MORE_ROWS = 200
+TESTS = 75
+# Separate rows of the worst categories that are looked at after a round.
+PROBES = 2
+GOAL = 0.9
 # A user every two seconds: enough to see a failed request, not so many that training waits for them.
 PAUSE_SECONDS = 2.0
 SETTINGS = (
@@ -84,101 +95,117 @@ class Clock:
         err.print(f"[dim]{time.monotonic() - self._begun:5.0f} s[/dim]  {text}")
 
 
-async def teach(client: GatewayClient, category: str, count: int) -> int:
-    """Let the recorded teacher make up to `count` examples of a category; returns how many were queued."""
-    queued = 0
-    while count >= 10:
-        step = min(100, count)
-        arguments = {"category": category, "count": step, "difficulty": "medium"}
-        try:
-            queued += int((await call_tool(client, "generate_training_data", arguments, wait=True))["queued"])
-        except ShammahError as error:
-            err.print(f"       {category}: {error.message}", markup=False)
-            break
-        count -= step
-    return queued
+class DemoDisplay(Display):
+    """Shows the teaching session, and lets users go on asking while a round is trained."""
+
+    def __init__(self, settings: TeachSettings, client: GatewayClient, story: Story, clock: Clock) -> None:
+        super().__init__(err, settings)
+        self._client = client
+        self._story = story
+        self._clock = clock
+        self._stop = asyncio.Event()
+        self.users: list[asyncio.Task[None]] = []
+
+    def begin(self, step: int, tool: str, arguments: Mapping[str, Any]) -> None:
+        """Show a step; at a round the users come."""
+        super().begin(step, tool, arguments)
+        if tool == "train":
+            queries = [row.example.query_text for row in self._story.check]
+            self._stop = asyncio.Event()
+            users = trickle(self._client, queries, self._story.traffic, stop=self._stop, pause_seconds=PAUSE_SECONDS)
+            self.users.append(asyncio.create_task(users))
+
+    def end(self, outcome: Outcome, tool: str, *, cost: Decimal, replayed: bool) -> None:
+        """Show what came of a step; after a round the users leave."""
+        super().end(outcome, tool, cost=cost, replayed=replayed)
+        if tool == "train" and not replayed:
+            self._stop.set()
+            for row in outcome.value.get("exam", []):
+                state = "certified" if row["certified"] else f"not certified, {missing(row['rows_missing'])}"
+                self._clock.say(
+                    f"  exam {row['category']}: accuracy {percent(row['before'])} -> {percent(row['after'])} "
+                    f"on {row['rows']} rows, {state}, local share {percent(row['local_share_after'])}"
+                )
 
 
-async def run_round(client: GatewayClient, story: Story, clock: Clock) -> dict[str, Any]:
-    """Train, certify and swap while users go on asking; returns the tool's result."""
-    stop = asyncio.Event()
-    queries = [row.example.query_text for row in story.check]
-    users = asyncio.create_task(trickle(client, queries, story.traffic, stop=stop, pause_seconds=PAUSE_SECONDS))
+async def run_session(
+    folder: Path, client: GatewayClient, story: Story, clock: Clock, *, session: str = "", rounds: int
+) -> dict[str, Any]:
+    """Begin the teaching session, or go on with it, for so many rounds in all; returns its report.
+
+    Raises:
+        PreconditionError: it ended before it had trained them.
+    """
+    place = Place(root=folder / "teach", find=lambda: find_connection(folder))
+    shown: list[DemoDisplay] = []
+
+    def watch(settings: TeachSettings) -> DemoDisplay:
+        shown.append(DemoDisplay(settings, client, story, clock))
+        return shown[0]
+
     try:
-        result = await call_tool(client, "train", {"wait": True}, wait=True)
-        if result["verdict"] == "promote" or result["verdict"] == "promoted":
-            result = await wait_for_swap(client, result)
+        if session:
+            report = await resume(place, session, watch, rounds=rounds, examples=MORE_ROWS)
+        else:
+            report = await teach(place, plan_session(story, rounds), watch)
     finally:
-        stop.set()
-        await users
-    story.training_seconds += float(result["duration_seconds"])
-    swapped = float(result["swapped_at"])
-    if swapped:
-        made = {release.id: release.created_at for release in await list_releases(client)}[str(result["release"])]
-        story.swap_seconds = swapped - made
-        story.served_in_swap += story.traffic.served_between(made, swapped + 2)
-    clock.say(f"verdict: {result['verdict']}, release {result['release'] or '-'}; {'; '.join(result['reasons'])}")
-    for row in result["exam"]:
-        state = "certified" if row["certified"] else f"not certified, {missing(row['rows_missing'])}"
-        clock.say(
-            f"  exam {row['category']}: accuracy {percent(row['before'])} -> {percent(row['after'])} "
-            f"on {row['rows']} rows, {state}, local share {percent(row['local_share_after'])}"
-        )
-    return result
+        for display in shown:
+            display.stop()
+            await asyncio.gather(*display.users)
+    clock.say(f"session {report['session']}: {report['state']}: {report['reason']}")
+    if report["state"] in BAD:
+        raise PreconditionError(f"the teaching session ended: {report['reason']}")
+    return report
 
 
-async def wait_for_swap(client: GatewayClient, result: dict[str, Any]) -> dict[str, Any]:
-    """Poll the finished round until the release it promoted serves (at most 60 s)."""
-    limit = time.monotonic() + 60
-    while not float(result["swapped_at"]) and time.monotonic() < limit:
-        await asyncio.sleep(0.2)
-        result = await call_tool(client, "train", {"job": result["job"]["id"]}, wait=False)
-    return result
+def plan_session(story: Story, rounds: int) -> TeachSettings:
+    """Return the settings of the session: the offline planner over all five, with queries to look at."""
+    probes = tuple(
+        Probe(name, row.example.query_text, row.example.response)
+        for name in CATEGORIES
+        for row in rows_of(story.check, name)[:PROBES]
+    )
+    return TeachSettings(
+        goal=Goal("local_share", GOAL),
+        rounds=rounds,
+        categories=CATEGORIES,
+        examples=FIRST_ROWS * len(CATEGORIES),
+        tests=TESTS,
+        probes=probes,
+    )
 
 
-async def analyse(client: GatewayClient, clock: Clock) -> dict[str, Any]:
-    """Run the analysis tool and print what it says."""
-    found = await call_tool(client, "analyze_model", {"test_count": 75}, wait=True)
-    for row in found["categories"]:
-        clock.say(
-            f"  {row['category']}: accuracy {percent(row['accuracy'])} "
-            f"({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])}, {row['tested']} rows), "
-            f"expected gain {100 * row['expected_gain']:.1f} points per 100 examples"
-        )
-    return found
+async def count_rounds(client: GatewayClient, story: Story, report: dict[str, Any]) -> None:
+    """Read off the report how long the rounds and their swaps took."""
+    made = {release.id: release.created_at for release in await list_releases(client)}
+    for step in report["steps"]:
+        if step["tool"] == "train" and "value" in step:
+            result = step["value"]
+            story.training_seconds += float(result["duration_seconds"])
+            swapped = float(result["swapped_at"])
+            if swapped and result["release"] in made:
+                begun = made[result["release"]]
+                story.swap_seconds = swapped - begun
+                story.served_in_swap += story.traffic.served_between(begun, swapped + 2)
 
 
-def choose(analysis: dict[str, Any]) -> list[str]:
-    """Return the categories worth teaching: expected gain at least 60 % of the best one."""
-    gains = {row["category"]: float(row["expected_gain"]) for row in analysis["categories"]}
-    best = max(gains.values(), default=0.0)
-    return [name for name in analysis["weak_areas"] if best > 0 and gains[name] >= FLOOR_SHARE * best]
-
-
-async def tell(client: GatewayClient, story: Story, clock: Clock) -> None:
-    """Play the loop: measure, seed, train, analyse, teach where it pays, train, measure."""
+async def tell(folder: Path, client: GatewayClient, story: Story, clock: Clock) -> None:
+    """Play the loop: measure, teach a round, more exam rows, teach where it pays, measure."""
     clock.say("before: the untrained student on a sample of the separate rows")
     sample = [row for name in CATEGORIES for row in rows_of(story.check, name)[:BEFORE_ROWS]]
     story.before = await ask_all(client, sample, max_tokens=BEFORE_TOKENS)
     exam = read_workload(story.files.exam).rows
     first = [row for name in CATEGORIES for row in rows_of(exam, name)[:FIRST_EXAM_ROWS]]
-    report = await learn(client, first, exam=True)
-    clock.say(f"{report.queued} exam rows are on the stream; they are never trained on")
-    clock.say(f"nothing is known yet: {FIRST_ROWS} examples of each category")
-    for name in CATEGORIES:
-        story.taught += await teach(client, name, FIRST_ROWS)
-    await run_round(client, story, clock)
-    clock.say("analysis of what it can do now")
-    chosen = choose(await analyse(client, clock))
-    clock.say(f"teaching where the expected gain is highest: {', '.join(chosen) or 'nowhere'}")
-    more = [await teach(client, name, MOST_ROWS) for name in chosen]
-    story.taught += sum(more)
+    queued = (await learn(client, first, exam=True)).queued
+    clock.say(f"{queued} exam rows are on the stream; they are never trained on")
+    clock.say("shammah teach: nothing is known yet, so the first round is even")
+    report = await run_session(folder, client, story, clock, rounds=1)
     rest = [row for name in CATEGORIES for row in rows_of(exam, name)[FIRST_EXAM_ROWS:]]
-    report = await learn(client, rest, exam=True)
-    clock.say(f"{report.queued} further exam rows")
-    if sum(more):
-        await run_round(client, story, clock)
-        await analyse(client, clock)
+    queued = (await learn(client, rest, exam=True)).queued
+    clock.say(f"{queued} further exam rows; shammah teach --resume {report['session']} --rounds 2")
+    report = await run_session(folder, client, story, clock, session=report["session"], rounds=2)
+    story.taught = int(report["examples"])
+    await count_rounds(client, story, report)
     clock.say("after: every separate row through the cascade")
     story.after = await ask_all(client, story.check)
 
@@ -279,4 +306,4 @@ def play(*, keep: bool, seed: int) -> int:
 async def perform(folder: Path, story: Story, clock: Clock) -> None:
     """Open the client and tell the story."""
     async with GatewayClient(find_connection(folder)) as client:
-        await tell(client, story, clock)
+        await tell(folder, client, story, clock)

@@ -21,6 +21,8 @@ from shammah_gateway.http.door import Door, write_failure
 from shammah_gateway.http.errors import MethodError, Style, tell_error
 from shammah_gateway.http.headers import new_request_id
 from shammah_gateway.http.messages import PATH, MessagesApp
+from shammah_gateway.mcp.door import McpDoor
+from shammah_gateway.mcp.words import PATH as MCP_PATH
 
 Asgi = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -37,8 +39,8 @@ class _App(Starlette):
             await super().__call__(scope, receive, send)
 
 
-def make_app(door: Door) -> Starlette:
-    """Return the application of all doors."""
+def make_app(door: Door, mcp: McpDoor | None = None) -> Starlette:
+    """Return the application of all doors; without `mcp` there is no /mcp."""
 
     async def greet(request: Request, caller: Caller) -> Response:
         return PlainTextResponse("Shammah gateway\n")
@@ -53,6 +55,7 @@ def make_app(door: Door) -> Starlette:
             *chat.routes(door),
             *models.routes(door),
             *feedback_route.routes(door),
+            *([Route(MCP_PATH, mcp)] if mcp else []),
         ],
         exception_handlers={404: _refuse_path, 405: _refuse_method},
     )

@@ -117,7 +117,7 @@ class Door:
         """Return the way to the upstreams that take the bytes of a protocol; None when there is none."""
         if self.upstream is None or not self.upstream.speaks(protocol):
             return None
-        return PassThrough(self.upstream, self.ledger, protocol)
+        return PassThrough(self.upstream, self.ledger, protocol, counts=self.gateway.counts)
 
     async def read_body(self, request: Request) -> bytes:
         """Return the body; TooLargeError beyond the limit, before all of it was read."""

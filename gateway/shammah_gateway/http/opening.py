@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shammah_chassis.scopes import TokenTable
-
+from shammah_gateway.config import GatewaySettings
 from shammah_gateway.gateway import Gateway
 from shammah_gateway.http.app import make_app
 from shammah_gateway.http.auth import Gatekeeper
@@ -14,6 +13,7 @@ from shammah_gateway.http.door import Door
 from shammah_gateway.http.serve import HttpServer
 from shammah_gateway.http.settings import HTTP_OFF
 from shammah_gateway.http.upstream import UpstreamClient
+from shammah_gateway.mcp.door import McpDoor
 from shammah_gateway.teachers.choice import open_upstreams
 
 
@@ -23,6 +23,8 @@ class OpenHttp:
 
     server: HttpServer | None = None
     upstream: UpstreamClient | None = None
+    mcp: McpDoor | None = None
+    drain_seconds: float = 0.0
 
     @property
     def ports(self) -> Mapping[str, int]:
@@ -36,6 +38,9 @@ class OpenHttp:
 
     async def close(self) -> None:
         """Let running requests end, bounded, then close everything."""
+        if self.mcp is not None:
+            # First: open event streams would use up the whole time that requests have.
+            await self.mcp.close(self.drain_seconds)
         if self.server is not None:
             await self.server.close()
         if self.upstream is not None:
@@ -52,7 +57,8 @@ async def open_http(gateway: Gateway) -> OpenHttp:
     if settings.http_port == HTTP_OFF:
         return OpenHttp()
     door = make_door(gateway)
-    server = HttpServer(make_app(door), drain_seconds=settings.drain_seconds)
+    mcp = McpDoor(gateway.tools, door.gatekeeper, list_hosts(settings))
+    server = HttpServer(make_app(door, mcp), drain_seconds=settings.drain_seconds)
     fixed = "http_port" in settings.model_fields_set
     try:
         await server.start(settings.http_address, settings.http_port, or_any=not fixed)
@@ -60,7 +66,13 @@ async def open_http(gateway: Gateway) -> OpenHttp:
         if door.upstream is not None:
             await door.upstream.close()
         raise
-    return OpenHttp(server, door.upstream)
+    return OpenHttp(server, door.upstream, mcp, settings.drain_seconds)
+
+
+def list_hosts(settings: GatewaySettings) -> frozenset[str]:
+    """Return the names by which /mcp may be reached beside those of this machine; "every address" is no name."""
+    own = {settings.http_address} - {"0.0.0.0", "::", ""}
+    return settings.mcp_hosts | {f"[{name}]" if ":" in name else name for name in own}
 
 
 def make_door(gateway: Gateway) -> Door:
@@ -74,7 +86,7 @@ def make_door(gateway: Gateway) -> Door:
     upstreams = open_upstreams(settings, gateway.board, own_key=not clients_pay)
     return Door(
         gateway=gateway.desk,
-        gatekeeper=Gatekeeper(TokenTable.load(settings.tokens_file), let_anybody=clients_pay),
+        gatekeeper=Gatekeeper(gateway.consent.tokens, let_anybody=clients_pay),
         settings=settings,
         upstream=UpstreamClient(upstreams) if upstreams.states() else None,
         ledger=gateway.ledger,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from shammah_chassis.errors import ShammahError, TeacherError, TeacherTimeoutError, UnavailableError
 from starlette.types import Receive, Send
 
+from shammah_gateway.consent.counts import TrafficCounts
 from shammah_gateway.http.capture import Captured, StreamCapture, read_json_answer
 from shammah_gateway.http.errors import anthropic_error
 from shammah_gateway.http.headers import PASSED_OVER, new_request_id
@@ -51,12 +52,23 @@ class Opened:
 
 
 class PassThrough:
-    """Passes requests on to the upstreams of one protocol. `ledger` None: nothing is counted."""
+    """Passes requests on to the upstreams of one protocol.
 
-    def __init__(self, client: UpstreamClient, ledger: Ledger | None, protocol: Protocol = "messages") -> None:
+    `ledger` None: no money is counted; `counts` None: nor who sent how many bytes where.
+    """
+
+    def __init__(
+        self,
+        client: UpstreamClient,
+        ledger: Ledger | None,
+        protocol: Protocol = "messages",
+        *,
+        counts: TrafficCounts | None = None,
+    ) -> None:
         self._client = client
         self._protocol: Protocol = protocol
         self._ledger = ledger
+        self._counts = counts
 
     async def open(self, passage: Passage) -> Opened:
         """Send a request to the first upstream that takes it, and return its reply as soon as that begins.
@@ -171,6 +183,8 @@ class PassThrough:
                 headers.popall(name, None)
             headers.update(upstream.headers)
         headers["accept-encoding"] = "identity"
+        if self._counts is not None:
+            self._counts.add(passage.caller.name, f"sent {upstream.host}", size=len(passage.body or b""))
         try:
             return await self._client.send(
                 passage.method, upstream.base_url, passage.target, headers, passage.body_for(upstream.model)

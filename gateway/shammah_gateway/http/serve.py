@@ -84,7 +84,11 @@ class HttpServer:
 def _listen(host: str, port: int, *, or_any: bool) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        # Connections inherit it; asyncio itself sets it only on sockets that name their protocol, which these don't.
+        # Without it an answer of two pieces waits 40 ms for the acknowledgement of the first.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         if not or_any or port == 0:
             raise UnavailableError(

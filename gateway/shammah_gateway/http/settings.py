@@ -36,13 +36,19 @@ class HttpSettings(BaseModel):
         128 << 10, ge=1 << 10, description="A longer request body is agentic traffic: it goes to the teacher unread."
     )
 
+    mcp_hosts: Names = Field(
+        frozenset(),
+        description="Further host names, separated by commas, by which clients reach /mcp (names of this machine are "
+        "always allowed); the Host and Origin of a request must be one of them.",
+    )
+
     @field_validator("http_port", mode="before")
     @classmethod
     def _read_off(cls, value: object) -> object:
         """Read an empty port as "no HTTP"."""
         return HTTP_OFF if value == "" else value
 
-    @field_validator("http_auto_models", mode="before")
+    @field_validator("http_auto_models", "mcp_hosts", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Read a list that is separated by commas."""

@@ -119,6 +119,24 @@ class Ledger:
         self._reach_ahead(hold)
         return hold
 
+    def hold_again(
+        self, purpose: Purpose, *, caller: str = "", models: tuple[str, ...] = (), worst: Usage | None = None
+    ) -> Hold:
+        """Hold what a call may still cost that was taken by an earlier run of this gateway.
+
+        It is neither counted (it was) nor refused (it is made); an amount whose price is not known is not held.
+        """
+        self._turn_day()
+        try:
+            amount = self._bound(models, worst)
+        except BudgetError:
+            amount = None
+        hold = Hold(purpose, caller, amount or ZERO)
+        if hold.amount:
+            self._held.add(caller, hold.amount)
+            self._keeper.note()
+        return hold
+
     def book(
         self, purpose: Purpose, *, model: str, usage: Usage, caller: str = "", hold: Hold | None = None
     ) -> Decimal | None:

@@ -20,6 +20,8 @@ def _clamp(value: object) -> object:
 
 Share = Annotated[float, BeforeValidator(_clamp), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0)]
+# -1: more rows alone would not help.
+RowsMissing = Annotated[int, Field(ge=-1)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
@@ -129,7 +131,7 @@ class CategoryAnalysis(BaseModel):
         description="Forwarded although the student was right: money that could be saved."
     )
     certified: bool = Field(description="Whether the exam allows local answers at all.")
-    rows_missing: Count = Field(
+    rows_missing: RowsMissing = Field(
         description="How many more accepted exam answers the certificate needs at least. Exam rows come from live "
         "traffic and from the user's own exam file; generated examples never become exam rows."
     )
@@ -196,7 +198,7 @@ class CategoryExam(BaseModel):
         default=0.0, description="Share of the exam that was answered locally before the round."
     )
     local_share_after: Share = 0.0
-    rows_missing: Count = Field(
+    rows_missing: RowsMissing = Field(
         default=0, description="How many more accepted exam answers the certificate needs at least."
     )
 

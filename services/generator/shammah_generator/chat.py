@@ -18,6 +18,7 @@ from shammah_chassis.manifest import load_json
 from tokenizers import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
+_TOGETHER = 4096  # examples that are encoded at once: bounds the memory
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -66,13 +67,7 @@ def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int
     Raises:
         InvalidInputError: no message, an unknown role, or the last message is the assistant's.
     """
-    if not messages:
-        raise InvalidInputError("no messages; allowed: at least one")
-    for message in messages:
-        if message.role not in ROLES:
-            raise InvalidInputError(f"role {message.role!r}; allowed: {', '.join(ROLES)}")
-    if messages[-1].role == "assistant":
-        raise InvalidInputError("the last message is the assistant's; allowed: user or system")
+    _check_messages(messages)
     start, end = find_control(tokenizer, START), find_control(tokenizer, END)
     newline = encode_text(tokenizer, "\n")
     ids: list[int] = []
@@ -94,3 +89,50 @@ def encode_example(tokenizer: Tokenizer, messages: Sequence[Message], response: 
     prompt = encode_prompt(tokenizer, messages)
     answer = [*encode_text(tokenizer, response), find_control(tokenizer, END)]
     return prompt + answer, [False] * len(prompt) + [True] * len(answer)
+
+
+def encode_examples(
+    tokenizer: Tokenizer, examples: Sequence[tuple[Sequence[Message], str]]
+) -> list[tuple[list[int], list[bool]]]:
+    """Return what `encode_example` returns for each pair, encoded by all cores together.
+
+    Raises:
+        InvalidInputError: as `encode_prompt`.
+    """
+    found: list[tuple[list[int], list[bool]]] = []
+    for at in range(0, len(examples), _TOGETHER):
+        found += _encode_some(tokenizer, examples[at : at + _TOGETHER])
+    return found
+
+
+def _encode_some(
+    tokenizer: Tokenizer, examples: Sequence[tuple[Sequence[Message], str]]
+) -> list[tuple[list[int], list[bool]]]:
+    texts: list[str] = []
+    for messages, response in examples:
+        _check_messages(messages)
+        texts += [f"{message.role}\n{message.content}" for message in messages]
+        texts.append(response)
+    tokenizer.encode_special_tokens = True  # as in encode_text
+    pieces = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
+    start, end = find_control(tokenizer, START), find_control(tokenizer, END)
+    newline, opening = encode_text(tokenizer, "\n"), encode_text(tokenizer, "assistant\n")
+    found = []
+    for messages, _ in examples:
+        ids: list[int] = []
+        for _ in messages:
+            ids += [start, *next(pieces).ids, end, *newline]
+        ids += [start, *opening]
+        answer = [*next(pieces).ids, end]
+        found.append((ids + answer, [False] * len(ids) + [True] * len(answer)))
+    return found
+
+
+def _check_messages(messages: Sequence[Message]) -> None:
+    if not messages:
+        raise InvalidInputError("no messages; allowed: at least one")
+    for message in messages:
+        if message.role not in ROLES:
+            raise InvalidInputError(f"role {message.role!r}; allowed: {', '.join(ROLES)}")
+    if messages[-1].role == "assistant":
+        raise InvalidInputError("the last message is the assistant's; allowed: user or system")

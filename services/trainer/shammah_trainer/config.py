@@ -42,6 +42,10 @@ class TrainerSettings(ServiceSettings):
     sft_batch_rows: int = Field(8, ge=1, description="Rows of a training batch at most.")
     sft_max_tokens: int = Field(512, ge=16, description="Tokens of one training row at most.")
     sft_max_seconds: float = Field(0.0, ge=0, description="Fine-tuning stops after this time; 0: when it is done.")
+    sft_compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of the training on a GPU.")
+    sft_lora_rank: int = Field(0, ge=0, le=512, description="Train additions of this rank (LoRA, needs peft); 0: not.")
+    sft_dev_checks: int = Field(0, ge=0, description="Times that the dev loss is looked at, to stop early; 0: never.")
+    sft_save_seconds: float = Field(60.0, ge=0, description="How often a training saves where it could be taken up.")
     sft_seed: int = Field(0, ge=0, description="Seed of the fine-tuning.")
     validator_seconds: float = Field(40.0, gt=0, description="Time for the text stage of the validator.")
     max_new_rows: int = Field(4096, ge=1, description="New train rows of one round at most.")
@@ -77,6 +81,7 @@ class TrainerSettings(ServiceSettings):
             base_rows=self.base_rows,
             threads=self.threads,
             device=device,
+            resume_dir=self.data_dir / "resume",
         )
 
     def policy(self) -> TrainingPolicy:
@@ -93,4 +98,8 @@ class TrainerSettings(ServiceSettings):
             max_tokens=self.sft_max_tokens,
             max_seconds=self.sft_max_seconds,
             seed=self.sft_seed,
+            compile_mode=self.sft_compile,
+            lora_rank=self.sft_lora_rank,
+            dev_checks=self.sft_dev_checks,
+            save_seconds=self.sft_save_seconds,
         )

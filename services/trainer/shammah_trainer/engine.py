@@ -11,7 +11,6 @@ import contextlib
 import json
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from typing import TypeVar
 import torch
 from shammah_chassis.artifacts import ArtifactStore, open_store
 from shammah_chassis.bus import Bus
-from shammah_chassis.errors import InvalidInputError, ShammahError, UnavailableError
+from shammah_chassis.errors import InvalidInputError, NotFoundError, ShammahError, UnavailableError
 from shammah_chassis.examples import Example
 from shammah_chassis.lease import Lease
 from shammah_chassis.settings import read_secret
@@ -30,7 +29,8 @@ from shammah_chassis.ulid import new_ulid
 
 from shammah_trainer.base_models import find_models_dir, pull
 from shammah_trainer.config import TrainerSettings
-from shammah_trainer.ingest import Ingest, Outcome, strip_example
+from shammah_trainer.forget import Erasure, Forgotten, erase_from_ledger, erase_from_log, find_sources, name_releases
+from shammah_trainer.ingest import Ingest, Outcome
 from shammah_trainer.intake import Intake
 from shammah_trainer.jobs import JobBook, TrainJob
 from shammah_trainer.ledger import Ledger
@@ -40,6 +40,7 @@ from shammah_trainer.release_zero import build_release_zero
 from shammah_trainer.round_log import last_rounds
 from shammah_trainer.round_plan import count_fresh
 from shammah_trainer.runner import Runner, RunnerParts
+from shammah_trainer.samples import draw_samples
 from shammah_trainer.triggers import Triggers
 
 T = TypeVar("T")
@@ -48,7 +49,8 @@ _LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 2.0
 _SETTLE_SECONDS = 20.0
 _CANDIDATE_SECONDS = 120.0
-MOST_SAMPLES = 1000
+# How long a call that stops a round waits for the round's next step.
+STOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ class TrainerEngine:
         self._stage = "starting"
         self._ready = False
         self._bus: Bus | None = None
+        self._store: ArtifactStore | None = None
         self._ledger: Ledger | None = None
         self._ingest: Ingest | None = None
         self._intake: Intake | None = None
@@ -121,29 +124,50 @@ class TrainerEngine:
         if self._bus is not None:
             await self._bus.close()
 
-    async def train(self, reason: str = "") -> TrainJob:
-        """Start a round now, or return the job of the one that runs.
+    async def train(self, reason: str = "", request_id: str = "") -> TrainJob:
+        """Start a round now, or return the job of the one that runs, or the one that this request began before.
 
         Raises:
             PreconditionError: nothing to train on.
             UnavailableError: the trainer still starts, or the bus is away.
         """
         runner = self._need(self._runner)
-        running = self._jobs.running
-        if running is not None:
-            return running
-        job = TrainJob(new_ulid())
+        known = self._jobs.find(request_id) or self._jobs.running
+        if known is not None:
+            return known
+        job = TrainJob(new_ulid(), request_id=request_id)
         self._jobs.add(job)
         try:
             # Who sends examples and asks for a round at once means these examples.
             await self._need(self._intake).settle(_SETTLE_SECONDS)
             await runner.plan(job.id)
         except ShammahError as error:
+            # No round has begun, so the same request may ask for one again.
+            job.request_id = ""
             job.fail(error.code, error.message)
+            raise
+        except asyncio.CancelledError:
+            # Who asked is gone: a job that never ends would keep every other round from starting.
+            job.request_id = ""
+            job.fail("unavailable", "the call that asked for this round was given up", cancelled=True)
             raise
         _LOG.info("round %s starts: %s", job.id, reason or "asked for")
         self._round = asyncio.create_task(self._run(job, runner))
         return job
+
+    async def stop_train(self, job_id: str, request_id: str = "", wait_seconds: float = STOP_SECONDS) -> TrainJob:
+        """Stop a round at its next step and return its job, ended if it ends in time; its examples stay queued.
+
+        One that has ended, or whose release is out already, stays as it is.
+
+        Raises:
+            NotFoundError: nobody knows the id, and no round was begun by this request.
+        """
+        job = self._jobs.find(request_id)
+        if job is None or job_id:
+            job = await self._jobs.get(job_id, 0.0)
+        job.stop.set()
+        return await self._jobs.get(job.id, wait_seconds)
 
     async def get_job(self, job_id: str, wait_seconds: float = 0.0) -> TrainJob:
         """Return a job, waiting up to 25 s for its end; NotFoundError when nobody knows the id."""
@@ -167,26 +191,33 @@ class TrainerEngine:
         )
 
     async def sample(self, count: int, categories: Sequence[str], seed: int) -> list[Example]:
-        """Draw dev examples, evenly over the categories asked for (all when none is named). Exam rows never leave.
+        """Draw dev examples, see `draw_samples`."""
+        ledger = self._need(self._ledger)
+        return await self._in_ledger(lambda: draw_samples(ledger, count, categories, seed))
+
+    async def forget(self, name: str) -> Erasure:
+        """Remove what a request (or an example) of that id left, and name the releases that learned from it.
 
         Raises:
-            InvalidInputError: `count` out of range, or a category without any row.
+            NotFoundError: no example is of that request, nor has that id.
+            UnavailableError: the bus or the store is away; forgetting again goes on.
         """
-        ledger = self._need(self._ledger)
-        if not 1 <= count <= MOST_SAMPLES:
-            raise InvalidInputError(f"count is {count}; allowed: 1 to {MOST_SAMPLES}")
-        rows = await self._in_ledger(lambda: ledger.rows("part = 'dev'"))
-        known = await self._in_ledger(lambda: ledger.count_rows(after=0))
-        unknown = sorted(set(categories) - known.keys())
-        if unknown:
-            raise InvalidInputError(
-                f"category {unknown[0]!r} is not known; known: {', '.join(sorted(known)) or 'none'}"
-            )
-        pools: dict[str, list[Example]] = {}
-        for row in rows:
-            if not categories or row.category in categories:
-                pools.setdefault(row.category, []).append(row.example)
-        return [strip_example(example) for example in _draw_evenly(pools, count, random.Random(seed))]
+        ledger, ingest = self._need(self._ledger), self._need(self._ingest)
+        await self._need(self._intake).settle(_SETTLE_SECONDS)
+        sources = await self._in_ledger(lambda: find_sources(ledger, name))
+        if not sources:
+            raise NotFoundError(f"no example of the request {name!r} is known, nor one of that id")
+        messages = await erase_from_log(self._need(self._bus), sources, name)
+
+        def erase() -> Forgotten:
+            forgotten = erase_from_ledger(ledger, name, messages)
+            ingest.rebuild_index()
+            return forgotten
+
+        forgotten = await self._in_ledger(erase)
+        store = self._need(self._store)
+        releases = [await store.get_release(release) for release in await store.list_releases()]
+        return Erasure(forgotten, name_releases(forgotten, releases))
 
     async def check(self, examples: Sequence[Example]) -> list[Outcome]:
         """Say what ingestion would do with each example, without doing it."""
@@ -202,7 +233,7 @@ class TrainerEngine:
 
         failed = True
         try:
-            job.finish(await runner.run(job.id, report))
+            job.finish(await runner.run(job.id, report, job.stop))
             failed = False
         except ShammahError as error:
             _LOG.warning("round %s ended: %s: %s", job.id, error.code, error.message)
@@ -229,7 +260,7 @@ class TrainerEngine:
         if self._bus is None:
             self._bus = await Bus.connect(settings.nats_url, token=read_secret(settings.nats_token_file))
         await self._bus.ensure(settings.log_max_bytes)
-        store = open_store(settings.store_url, self._bus)
+        self._store = store = open_store(settings.store_url, self._bus)
         if self._ledger is None:
             self._say("opening the ledger")
             self._ledger = ledger = Ledger(settings.data_dir / "ledger.sqlite")
@@ -381,15 +412,3 @@ def _choose_device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device is 'cuda' but torch sees none; allowed here: 'auto', 'cpu'")
     return wanted
-
-
-def _draw_evenly(pools: dict[str, list[Example]], count: int, rng: random.Random) -> list[Example]:
-    """Draw `count` examples round robin over the categories, each pool shuffled."""
-    for name in sorted(pools):
-        rng.shuffle(pools[name])
-    drawn: list[Example] = []
-    while len(drawn) < count and any(pools.values()):
-        for name in sorted(pools):
-            if pools[name] and len(drawn) < count:
-                drawn.append(pools[name].pop())
-    return drawn

@@ -6,6 +6,7 @@ whole within the limit. It knows scores and grades, no models.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from shammah_trainer.rollouts import UNTAUGHT_RESPONSE, Rollout
 from shammah_trainer.scoring import Judged, Routed
 
 PREFILTER_LOSS = 0.01
+_FEWEST_FOR_DECILES = 20
 _NO_SCORE = Judged(0.0, truncated=False)
 
 
@@ -102,8 +104,14 @@ def make_policies(
     labels: Sequence[str],
     limits: Mapping[str, int],
     ladders: Mapping[str, tuple[Rung, ...]],
+    prefilter: float = 0.0,
+    trained: Mapping[str, int] | None = None,
 ) -> dict[str, CategoryPolicy]:
     """Return what the release may do in each category that its router knows."""
+    scores: dict[str, list[float]] = {}
+    for item in exam:
+        if passes(item, prefilter=prefilter, limits=limits):
+            scores.setdefault(item.routed.category, []).append(item.judged.quality)
     policies = {}
     for name in labels:
         own = [item for item in exam if item.row.category == name]
@@ -119,8 +127,30 @@ def make_policies(
             max_new_tokens=limits.get(name, UNTAUGHT_RESPONSE),
             reason=found.reason if found else "not certified: no exam rows",
             ladder=ladders.get(name, ()),
+            score_edges=(edges := find_deciles(scores.get(name, []))),
+            score_counts=count_between(scores.get(name, []), edges),
+            trained_rows=(trained or {}).get(name, 0),
+            exam_rows=len(own),
         )
     return policies
+
+
+def find_deciles(scores: Sequence[float]) -> tuple[float, ...]:
+    """Return the (at most nine) different inner deciles of some scores; none for under 20: they would say nothing."""
+    if len(scores) < _FEWEST_FOR_DECILES:
+        return ()
+    ordered = sorted(scores)
+    return tuple(sorted({ordered[(tenth * len(ordered)) // 10] for tenth in range(1, 10)}))
+
+
+def count_between(scores: Sequence[float], edges: Sequence[float]) -> tuple[int, ...]:
+    """Return how many scores lie below, between and above the edges (one at an edge lies above it); none for none."""
+    if not edges:
+        return ()
+    counts = [0] * (len(edges) + 1)
+    for score in scores:
+        counts[bisect.bisect_right(edges, score)] += 1
+    return tuple(counts)
 
 
 def is_local(item: ScoredRow, release: Release) -> bool:

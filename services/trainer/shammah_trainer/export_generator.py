@@ -42,9 +42,12 @@ def export_generator(student: Student, tokenizer: Path, out: Path) -> None:
 
 
 def compute_expected(student: Student, prompts: Sequence[Sequence[int]]) -> list[Expected]:
-    """Return PyTorch's last-position logits of up to 16 prompts, each cut to its last 192 tokens."""
-    device = next(student.model.parameters()).device
-    student.model.eval()
+    """Return PyTorch's last-position logits of up to 16 prompts, each cut to its last 192 tokens.
+
+    The model moves to the CPU: a GPU may round to TF32, which would be compared here as if the graph were wrong.
+    """
+    device = torch.device("cpu")
+    student.model.to(device).eval()
     expected = []
     for prompt in [list(prompt)[-_PARITY_TOKENS:] for prompt in prompts[:PARITY_PROMPTS] if prompt]:
         with torch.no_grad():

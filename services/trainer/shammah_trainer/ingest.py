@@ -38,6 +38,8 @@ class Ingest:
         self._ledger = ledger
         self._policy = policy
         self._near = self._index()
+        self._counts: dict[str, CategoryCounts] = {}
+        self._counted_at = -1  # the ledger's changes for which `_counts` holds
 
     def _index(self) -> NearDuplicates:
         near = NearDuplicates()
@@ -53,13 +55,19 @@ class Ingest:
         Raises:
             StorageFullError: the disk is full; nothing of the message was stored.
         """
-        report = IngestReport()
         if sequence <= self._ledger.read_meta("sequence"):
-            return report
+            return IngestReport()
         try:
             examples: Sequence[Example] = Envelope.decode(data).examples
         except InvalidInputError as error:
-            examples, report.poison = (), error.message
+            return self.take_examples(sequence, (), poison=error.message)
+        return self.take_examples(sequence, examples)
+
+    def take_examples(self, sequence: int, examples: Sequence[Example], *, poison: str = "") -> IngestReport:
+        """As `take_message`, with the message's examples already read; `poison` is why they could not be."""
+        report = IngestReport(poison=poison)
+        if sequence <= self._ledger.read_meta("sequence"):
+            return report
         try:
             with self._ledger.transaction():
                 for example in examples:
@@ -67,10 +75,13 @@ class Ingest:
                     report.counts[outcome] = report.counts.get(outcome, 0) + 1
                 if report.poison:
                     self._ledger.write_meta("poison", self._ledger.read_meta("poison") + 1)
+                counted = self._counted_at == self._ledger.changes
                 self._ledger.write_meta("sequence", sequence)
+                self._counted_at = self._ledger.changes if counted else -1
         except BaseException:
-            # The rows were rolled back; so must be what the index learned from them.
+            # The rows were rolled back; so must be what the index and the counts learned from them.
             self._near = self._index()
+            self._counted_at = -1
             raise
         return report
 
@@ -78,28 +89,31 @@ class Ingest:
         """Say what ingestion would do with an example, without doing it."""
         return self._decide(example)[0]
 
+    def rebuild_index(self) -> None:
+        """Read the near-duplicate index from the ledger again, after rows were taken out of it."""
+        self._near = self._index()
+
     def _take(self, example: Example, sequence: int) -> Outcome:
+        self._write("INSERT OR IGNORE INTO sources VALUES (?, ?, ?)", (example.id, sequence, example.request))
         outcome, placement, cluster = self._decide(example)
         if outcome == "duplicate":
             return outcome
         if placement is None:
-            self._ledger.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?)", (example.id, sequence, outcome))
+            self._write("INSERT OR IGNORE INTO refused VALUES (?, ?, ?)", (example.id, sequence, outcome))
             return outcome
         text = normalise_query(example.query_text)
         self._near.add(text)
-        self._ledger.execute("INSERT OR IGNORE INTO queries (text) VALUES (?)", (text,))
+        self._write("INSERT OR IGNORE INTO queries (text) VALUES (?)", (text,))
         given = example.part_hint == "exam" and placement.part == "exam"
         if placement.moves_cluster:
             self._move(cluster, placement.part, given=given)
-        self._ledger.execute("INSERT OR IGNORE INTO clusters VALUES (?, ?, ?)", (cluster, placement.part, int(given)))
+        self._write("INSERT OR IGNORE INTO clusters VALUES (?, ?, ?)", (cluster, placement.part, int(given)))
+        evidence = is_evidence(example) and not given
         self._ledger.insert(
-            example,
-            sequence=sequence,
-            part=placement.part,
-            cluster=cluster,
-            given=given,
-            evidence=is_evidence(example) and not given,
+            example, sequence=sequence, part=placement.part, cluster=cluster, given=given, evidence=evidence
         )
+        if not placement.moves_cluster:
+            self._note(example.category, placement.part, given=given, evidence=evidence)
         return outcome
 
     def _decide(self, example: Example) -> tuple[Outcome, Placement | None, str]:
@@ -132,13 +146,38 @@ class Ingest:
             )
 
     def _count(self, category: str) -> CategoryCounts:
-        sql = (
-            "SELECT COALESCE(SUM(evidence), 0), COALESCE(SUM(given), 0), COALESCE(SUM(part = 'dev'), 0), "
-            "COALESCE(SUM(part = 'exam'), 0) FROM examples WHERE category = ?"
+        """Return the counts of a category, without a query while nobody but `_take` has written since the last one."""
+        if self._counted_at != self._ledger.changes:
+            self._counts.clear()
+            self._counted_at = self._ledger.changes
+        if category not in self._counts:
+            sql = (
+                "SELECT COALESCE(SUM(evidence), 0), COALESCE(SUM(given), 0), COALESCE(SUM(part = 'dev'), 0), "
+                "COALESCE(SUM(part = 'exam'), 0) FROM examples WHERE category = ?"
+            )
+            self._counts[category] = CategoryCounts(*self._ledger.fetch(sql, (category,))[0])
+        return self._counts[category]
+
+    def _write(self, sql: str, values: tuple[object, ...]) -> None:
+        """Write what the counts don't depend on."""
+        counted = self._counted_at == self._ledger.changes
+        self._ledger.execute(sql, values)
+        if counted:
+            self._counted_at = self._ledger.changes
+
+    def _note(self, category: str, part: str, *, given: bool, evidence: bool) -> None:
+        """Add one stored row to the counts."""
+        counts = self._counts[category]
+        self._counts[category] = replace(
+            counts,
+            evidence=counts.evidence + evidence,
+            given=counts.given + given,
+            dev=counts.dev + (part == "dev"),
+            exam=counts.exam + (part == "exam"),
         )
-        return CategoryCounts(*self._ledger.fetch(sql, (category,))[0])
+        self._counted_at = self._ledger.changes
 
 
 def strip_example(example: Example) -> Example:
     """Return the example as a tool may see it: without who asked and what the student tried."""
-    return replace(example, user="", student_attempt="")
+    return replace(example, user="", student_attempt="", request="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -17,9 +18,13 @@ _KEPT = 100
 
 @dataclass(slots=True)
 class TrainJob:
-    """One round; `id` is the id of the release that it makes. Times are Unix seconds, 0 when not yet."""
+    """One round; `id` is the id of the release that it makes. Times are Unix seconds, 0 when not yet.
+
+    `request_id` is the key of who asked for it; `stop` is set to end it at its next step.
+    """
 
     id: str
+    request_id: str = ""
     state: JobState = "queued"
     progress: float = 0.0
     stage: str = "queued"
@@ -30,6 +35,7 @@ class TrainJob:
     started_at: float = 0.0
     ended_at: float = 0.0
     ended: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
+    stop: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def start(self) -> None:
         """Note that it runs."""
@@ -65,6 +71,12 @@ class JobBook:
         """The job that waits or runs, or None."""
         last = self.last
         return last if last is not None and not last.ended.is_set() else None
+
+    def find(self, request_id: str) -> TrainJob | None:
+        """Return the newest job of a request, or None (also for no request)."""
+        if not request_id:
+            return None
+        return next((job for job in reversed(self._jobs.values()) if job.request_id == request_id), None)
 
     def add(self, job: TrainJob) -> None:
         """Keep a job; the oldest beyond a hundred is forgotten."""

@@ -13,6 +13,7 @@ from shammah_chassis.manifest import Role
 
 from shammah_trainer.encoders.results import (
     GradedRow,
+    IndexRow,
     RoleResult,
     RouterHyper,
     RouterRow,
@@ -40,6 +41,9 @@ class JudgesTask:
     position: int
     seed: int
     validator_seconds: float
+    index: tuple[LedgerRow, ...] = ()
+    """Every train row that still exists, for the index of nearest examples; none takes those of `train`."""
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,12 @@ def _learn_validator(task: JudgesTask) -> RoleResult:
         task.work / "validator",
         hyper=ValidatorHyper(max_seconds=task.validator_seconds),
         seed=task.seed,
+        index=[
+            IndexRow(row.id, row.example.query_text, row.example.response, row.category)
+            for row in task.index or task.train
+            if task.policy.allows(row.example, "validator")
+        ],
+        device=task.device,
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from shammah_generator.chat import END, encode_example, encode_prompt, find_control, load_tokenizer
+from shammah_generator.chat import END, encode_examples, encode_prompt, find_control, load_tokenizer
 from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
@@ -22,7 +22,7 @@ from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance
 from shammah_trainer.publishing import Description, Version, make_version
 from shammah_trainer.round_plan import RoundPlan
-from shammah_trainer.sft import SftHyper, SftResult, fine_tune
+from shammah_trainer.sft import Resume, SftHyper, SftResult, fine_tune
 from shammah_trainer.student import load_student
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
@@ -38,7 +38,7 @@ class LearnedGenerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorTask:
-    """What is needed to train one generator."""
+    """What is needed to train one generator. `resume_dir`: where a training that a crash ended is taken up."""
 
     parent: Version
     out: Path
@@ -47,6 +47,7 @@ class GeneratorTask:
     hyper: SftHyper
     device: torch.device
     threads: int
+    resume_dir: Path | None = None
 
 
 def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
@@ -65,7 +66,16 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         train = encode_rows(rows, tokenizer, weights=cap_user_weights([row.example for row in rows], task.policy))
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
-        result = fine_tune(student, train, dev, hyper=task.hyper, pad_id=find_control(tokenizer, END), progress=advance)
+        resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
+        result = fine_tune(
+            student,
+            train,
+            dev,
+            hyper=task.hyper,
+            pad_id=find_control(tokenizer, END),
+            progress=advance,
+            resume=resume,
+        )
     with phases.run("export", "exporting the generator and checking parity"):
         export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
         expected = compute_expected(student, _choose_prompts(task, tokenizer))
@@ -87,13 +97,10 @@ def encode_rows(
     rows: Sequence[LedgerRow], tokenizer: Tokenizer, weights: Sequence[float] | None = None
 ) -> list[SftRow]:
     """Encode examples as they will be prompted; rows without weight teach nothing and are left out."""
-    encoded = []
-    for index, row in enumerate(rows):
-        weight = weights[index] if weights is not None else 1.0
-        if weight > 0:
-            ids, mask = encode_example(tokenizer, row.example.query, row.example.response)
-            encoded.append(SftRow(tuple(ids), tuple(mask), weight))
-    return encoded
+    weights = weights if weights is not None else [1.0] * len(rows)
+    kept = [(row.example, weight) for row, weight in zip(rows, weights, strict=True) if weight > 0]
+    encoded = encode_examples(tokenizer, [(example.query, example.response) for example, _ in kept])
+    return [SftRow(tuple(ids), tuple(mask), weight) for (ids, mask), (_, weight) in zip(encoded, kept, strict=True)]
 
 
 def _choose_prompts(task: GeneratorTask, tokenizer: Tokenizer) -> list[list[int]]:

@@ -28,6 +28,9 @@ CREATE INDEX IF NOT EXISTS examples_by_category ON examples (category, part);
 CREATE INDEX IF NOT EXISTS examples_by_cluster ON examples (cluster);
 CREATE TABLE IF NOT EXISTS clusters (cluster TEXT PRIMARY KEY, part TEXT NOT NULL, given INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS queries (number INTEGER PRIMARY KEY, text TEXT UNIQUE NOT NULL);
+CREATE TABLE IF NOT EXISTS sources (
+  example TEXT NOT NULL, sequence INTEGER NOT NULL, request TEXT NOT NULL, PRIMARY KEY (example, sequence, request));
+CREATE INDEX IF NOT EXISTS sources_by_request ON sources (request);
 CREATE TABLE IF NOT EXISTS refused (id TEXT PRIMARY KEY, sequence INTEGER NOT NULL, reason TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS rollouts (
   generator TEXT NOT NULL, example TEXT NOT NULL, max_tokens INTEGER NOT NULL, text TEXT NOT NULL,
@@ -38,6 +41,10 @@ CREATE TABLE IF NOT EXISTS rounds (
   position INTEGER NOT NULL, rows TEXT NOT NULL, result TEXT NOT NULL DEFAULT '{}');
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+# A ledger from before there were sources knows the first place of each row.
+_FILL_SOURCES = (
+    "INSERT INTO sources SELECT id, sequence, '' FROM examples WHERE NOT EXISTS (SELECT 1 FROM sources LIMIT 1)"
+)
 _COLUMNS = "id, sequence, part, category, cluster, given, weight, trained, json"
 
 
@@ -67,7 +74,10 @@ class Ledger:
         try:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
+            # What is forgotten is overwritten, not only unlinked.
+            self._db.execute("PRAGMA secure_delete=ON")
             self._db.executescript(_SCHEMA)
+            self._db.execute(_FILL_SOURCES)
         except sqlite3.DatabaseError as error:
             self._db.close()
             raise ArtifactError(f"{path} is not a ledger: {error}; remove it and it is rebuilt from the log") from error
@@ -108,6 +118,11 @@ class Ledger:
         """Return all rows of one query."""
         with self._lock:
             return self._db.execute(sql, values).fetchall()
+
+    @property
+    def changes(self) -> int:
+        """How many rows of any table were written since the file was opened, those of a failed transaction included."""
+        return self._db.total_changes
 
     def read_meta(self, name: str, default: int = 0) -> int:
         """Return a whole number kept under `name`."""

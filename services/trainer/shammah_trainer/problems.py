@@ -17,3 +17,10 @@ class StoppedError(ShammahError):
 
     code = "training_stopped"
     status = "CANCELLED"
+
+
+class DeviceMemoryError(ShammahError):
+    """The device has no room for the smallest batch that there can be."""
+
+    code = "out_of_memory"
+    status = "RESOURCE_EXHAUSTED"

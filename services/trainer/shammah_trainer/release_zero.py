@@ -34,7 +34,7 @@ def build_release_zero(
     """
     provenance = {"base": {"generator": str(base.generator), "encoder": str(base.encoder)}}
     versions: dict[Role, Version] = {
-        "generator": _build_generator(base.generator, work / "generator", provenance=provenance)
+        "generator": build_base_generator(base.generator, work / "generator", provenance=provenance)
     }
     for role, make in (("router", make_base_router), ("validator", make_base_validator)):
         named: Role = "router" if role == "router" else "validator"
@@ -62,7 +62,8 @@ def build_release_zero(
     return release, versions
 
 
-def _build_generator(source: Path, folder: Path, *, provenance: Mapping[str, object]) -> Version:
+def build_base_generator(source: Path, folder: Path, *, provenance: Mapping[str, object]) -> Version:
+    """Make the generator of release 0 in `folder` from a Hugging Face folder; the weights are linked, not copied."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in (WEIGHTS_NAME, TOKENIZER_NAME):
         _link_or_copy(source / name, folder / name)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,29 +61,35 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutSettings:
-    """How rollouts are computed: the precision that serves, threads, rows decoded together, tokens of a row at most."""
+    """How rollouts are computed: the precision that serves, threads, rows decoded together, tokens of a row at most.
+
+    `longest`: new tokens of a response at most, whatever its category was taught.
+    """
 
     precision: str = "int8"
     threads: int = 2
     slots: int = 8
     context: int = 2048
+    longest: int = LONGEST_RESPONSE
 
 
 Progress = Callable[[float], None]
 
 
-def choose_limits(taught: Sequence[LedgerRow], judged: Sequence[LedgerRow], *, tokenizer: Path) -> dict[str, int]:
-    """Return `max_new_tokens` per category from its taught responses: 1.5 times the longest + 4, at most 320.
+def choose_limits(
+    taught: Sequence[LedgerRow], judged: Sequence[LedgerRow], *, tokenizer: Path, longest: int = LONGEST_RESPONSE
+) -> dict[str, int]:
+    """Return `max_new_tokens` per category from its taught responses: 1.5 times the longest + 4, at most `longest`.
 
     A category that is judged but was never taught gets 64.
     """
     loaded = load_tokenizer(tokenizer)
-    longest: dict[str, int] = {}
+    taught_tokens: dict[str, int] = {}
     for row in taught:
         length = len(encode_text(loaded, row.example.response))
-        longest[row.category] = max(longest.get(row.category, 0), length)
-    limits = {name: min(LONGEST_RESPONSE, math.ceil(_ROOM * length) + _ROOM_TOKENS) for name, length in longest.items()}
-    return {row.category: UNTAUGHT_RESPONSE for row in judged} | limits
+        taught_tokens[row.category] = max(taught_tokens.get(row.category, 0), length)
+    limits = {name: min(longest, math.ceil(_ROOM * length) + _ROOM_TOKENS) for name, length in taught_tokens.items()}
+    return {row.category: min(longest, UNTAUGHT_RESPONSE) for row in judged} | limits
 
 
 def roll_out(
@@ -105,26 +112,42 @@ def roll_out(
     missing = [row for row in rows if row.id not in found]
     if not missing:
         return found
+    done = 0
+    with closing(complete_rows(folder, missing, limits=limits, settings=settings)) as chunks:
+        for chunk in chunks:
+            found |= _grade_and_keep(ledger, version, chunk, limits, similarity)
+            done += len(chunk)
+            progress(done / len(missing))
+    return found
+
+
+def complete_rows(
+    folder: Path, rows: Sequence[LedgerRow], *, limits: Mapping[str, int], settings: RolloutSettings
+) -> Generator[list[tuple[LedgerRow, Completion]], None, None]:
+    """Answer rows greedily by the generator in `folder`, some at a time; a caller who keeps each list may be killed.
+
+    Raises:
+        ArtifactError: the version can't be loaded.
+    """
     model = load_model(
         folder,
         precision=settings.precision,
         threads=settings.threads,
         slots=settings.slots,
-        context=_fit_context(folder, settings.context),
+        context=fit_context(folder, settings.context),
     )
     engine = Engine(model, queue_limit=1)
     try:
         # Rows of like length together: the slots then empty at the same time.
-        missing.sort(key=lambda row: (limits[row.category], len(row.example.query_text)))
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
-            made = engine.generate_batch([_make_request(row, limits) for row in chunk])
-            found |= _grade_and_keep(ledger, version, list(zip(chunk, made, strict=True)), limits, similarity)
-            progress((start + len(chunk)) / len(missing))
+        ordered = sorted(rows, key=lambda row: (limits[row.category], len(row.example.query_text)))
+        together = max(_CHUNK, 4 * settings.slots)
+        for start in range(0, len(ordered), together):
+            chunk = ordered[start : start + together]
+            made = engine.generate_batch([make_request(row, limits) for row in chunk])
+            yield list(zip(chunk, made, strict=True))
     finally:
         engine.close(_CLOSE_SECONDS)
         model.close()
-    return found
 
 
 def read_rollouts(
@@ -147,7 +170,8 @@ def read_rollouts(
     return found
 
 
-def _make_request(row: LedgerRow, limits: Mapping[str, int]) -> Request:
+def make_request(row: LedgerRow, limits: Mapping[str, int]) -> Request:
+    """Return the greedy request of one row."""
     return Request(messages=row.example.query, sampling=Sampling(max_tokens=limits[row.category]))
 
 
@@ -162,7 +186,7 @@ def _grade_and_keep(
     kept: dict[str, Rollout] = {}
     with ledger.transaction():
         for (row, done), grade in zip(made, grades, strict=True):
-            good = _decide_good(done, grade)
+            good = decide_good(done.reason, grade)
             rollout = Rollout(done.text, done.reason, tuple(done.statistics.as_features()), good, limits[row.category])
             kept[row.id] = rollout
             values: tuple[Any, ...] = (
@@ -173,9 +197,11 @@ def _grade_and_keep(
     return kept
 
 
-def _decide_good(done: Completion, grade: Grade) -> bool | None:
-    return grade.good if done.reason == "stop" else False
+def decide_good(reason: str, grade: Grade) -> bool | None:
+    """Return whether a response counts as good: its grade, and never where it was cut or failed."""
+    return grade.good if reason == "stop" else False
 
 
-def _fit_context(folder: Path, context: int) -> int:
+def fit_context(folder: Path, context: int) -> int:
+    """Return `context`, or what the model has positions for if that is less."""
     return min(context, Architecture.from_config(read_config(folder)).max_positions)

@@ -63,6 +63,7 @@ class RoundSettings:
     text_rows: int = 1000
     threads: int = 2
     device: str = "cpu"
+    resume_dir: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +106,13 @@ class Round:
         self._in = inputs
         self._settings = settings
         self._phases = phases
+        self.scored: dict[str, list[ScoredRow]] = {}  # by part, as the new release sees them; after `compute`
         self._similarity = SimilarityEncoder(
             inputs.parents["router"].folder, inputs.parents["router"].manifest, threads=settings.threads
         )
 
-    def compute(self) -> RoundProduct:
-        """Run steps 1 to 7.
+    def compute(self, taught_elsewhere: LearnedGenerator | None = None) -> RoundProduct:
+        """Run steps 1 to 7; a generator that was taught on another machine is taken as it is (steps 1 to 3 are done).
 
         Raises:
             ShammahError: by name what went wrong (diverged, parity, a full disk, stopped); nothing was published.
@@ -118,10 +120,15 @@ class Round:
         started = time.time()
         torch.set_num_threads(self._settings.threads)
         try:
-            generator = learn_generator(self._generator_task(), self._phases)
+            generator = taught_elsewhere or learn_generator(self._generator_task(), self._phases)
             taught = self._ledger.rows("part = 'train'")
             plan = self._in.plan
-            limits = choose_limits(taught, [*plan.dev, *plan.exam], tokenizer=generator.version.folder / TOKENIZER_NAME)
+            limits = choose_limits(
+                taught,
+                [*plan.dev, *plan.exam],
+                tokenizer=generator.version.folder / TOKENIZER_NAME,
+                longest=self._settings.rollouts.longest,
+            )
             rollouts = self._roll_out_candidate(generator.version, limits)
             judges = self._learn_judges(taught, rollouts)
             judged = self._judge(generator.version, judges, rollouts, limits)
@@ -143,6 +150,7 @@ class Round:
             policy=self._settings.policy,
             hyper=self._settings.sft,
             device=torch.device(self._settings.device),
+            resume_dir=self._settings.resume_dir,
             threads=self._settings.threads,
         )
 
@@ -164,7 +172,7 @@ class Round:
         """Grade the champion on the same exam rows; release 0 on a few of each category only, as it serves none."""
         rows: Sequence[LedgerRow] = self._in.plan.exam
         if self._in.champion.verdict == "base":
-            rows = _first_of_each(rows, self._settings.base_rows)
+            rows = first_of_each(rows, self._settings.base_rows)
         parent = self._in.parents["generator"]
         with self._phases.run("champion", f"answering {len(rows)} exam rows by the champion") as advance:
             return roll_out(
@@ -195,6 +203,7 @@ class Round:
             position=plan.position,
             seed=plan.seed,
             validator_seconds=self._settings.validator_seconds,
+            index=tuple(taught),
         )
         with self._phases.run("judges", "training router and validator"):
             return learn_judges(task)
@@ -205,13 +214,14 @@ class Round:
         plan, champion = self._in.plan, self._in.champion
         before_rollouts = self._roll_out_champion(limits)
         with self._phases.run("score", "scoring dev and exam rows"):
-            dev = self._score(plan.dev, rollouts, judges.router, judges.validator)
-            exam = self._score(plan.exam, rollouts, judges.router, judges.validator)
+            dev = self.score(plan.dev, rollouts, judges.router, judges.validator)
+            exam = self.score(plan.exam, rollouts, judges.router, judges.validator)
             before = self._score_champion(before_rollouts)
+            self.scored = {"dev": dev, "exam": exam}
         with self._phases.run("certify", "certifying and comparing with the champion"):
             prefilter = choose_prefilter(dev)
             evidence = gather_evidence(dev, exam, prefilter=prefilter, limits=limits)
-            policies = self._make_policies(judges, evidence, exam, limits)
+            policies = self._make_policies(judges, evidence, exam, limits, prefilter=prefilter)
             draft = self._make_release(generator, judges, policies, prefilter=prefilter)
             paired = frozenset(item.row.id for item in before) & frozenset(item.row.id for item in exam)
             gate = decide(
@@ -225,14 +235,15 @@ class Round:
     def _score_champion(self, rollouts: dict[str, Rollout]) -> list[ScoredRow]:
         rows = [row for row in self._in.plan.exam if row.id in rollouts]
         if any(policy.threshold is not None for policy in self._in.champion.categories.values()):
-            return self._score(rows, rollouts, self._in.parents["router"], self._in.parents["validator"])
+            return self.score(rows, rollouts, self._in.parents["router"], self._in.parents["validator"])
         # It answers nothing locally, whatever its judges would say.
         unknown = Routed(0.0, "", truncated=False)
         return combine(rows, rollouts, {row.id: unknown for row in rows}, {})
 
-    def _score(
+    def score(
         self, rows: Sequence[LedgerRow], rollouts: dict[str, Rollout], router: Version, validator: Version
     ) -> list[ScoredRow]:
+        """Return the graded rows with what these judges say of them, as the cascade would see them."""
         threads = self._settings.threads
         rows = [row for row in rows if row.id in rollouts]
         queries = [row.example.query_text for row in rows]
@@ -254,12 +265,23 @@ class Round:
         evidence: dict[str, CategoryEvidence],
         exam: Sequence[ScoredRow],
         limits: dict[str, int],
+        *,
+        prefilter: float,
     ) -> dict[str, CategoryPolicy]:
         alpha, delta = self._settings.alpha, self._settings.delta
         certificates = certify(evidence, alpha=alpha, delta=delta)
         ladders = certify_ladder(evidence, certificates, alpha=alpha, delta=delta)
         labels = judges.router.manifest.labels
-        return make_policies(certificates, exam, labels=labels, limits=limits, ladders=ladders)
+        counts = self._ledger.count_rows(after=self._in.plan.position)
+        return make_policies(
+            certificates,
+            exam,
+            labels=labels,
+            limits=limits,
+            ladders=ladders,
+            prefilter=prefilter,
+            trained={name: entry["train"] - entry["new_train"] for name, entry in counts.items()},
+        )
 
     def _make_release(
         self,
@@ -328,7 +350,7 @@ def _finish(draft: Release, gate: GateReport) -> Release:
     return replace(draft, verdict=gate.verdict, reasons=tuple(gate.reasons), report=gate.as_dict())
 
 
-def _first_of_each(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
+def first_of_each(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
     """Return at most `most` rows of each category; the rows are in random order already (by id)."""
     taken: dict[str, int] = {}
     chosen = []

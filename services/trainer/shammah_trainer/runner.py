@@ -25,6 +25,7 @@ from shammah_chassis.lease import Lease
 from shammah_chassis.manifest import ROLES, Role, read_manifest
 from shammah_chassis.releases import Release
 
+from shammah_trainer.forget import STALE
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.phases import Phases, Report
@@ -95,31 +96,37 @@ class Runner:
                 ledger, champion_position=champion.position, limits=self._parts.limits, seed=seed_of(round_id)
             )
         )
-        if not plan.new and not (plan.exam and has_new_evidence(ledger, champion_position=champion.position)):
+        evidence = plan.exam and has_new_evidence(ledger, champion_position=champion.position)
+        if not plan.new and not evidence and not ledger.read_meta(STALE):
             raise PreconditionError("nothing to train on: the champion has learned from every train example there is")
         return champion, plan
 
-    async def run(self, round_id: str, report: Report) -> dict[str, Any]:
-        """Run one round and return its result.
+    async def run(self, round_id: str, report: Report, stop: threading.Event | None = None) -> dict[str, Any]:
+        """Run one round and return its result; setting `stop` ends it at its next step.
 
         Raises:
             ShammahError: by name what went wrong; the champion stays, the examples stay queued.
         """
+        # Each round has its own mark: one that came late for the round before must not end this one.
+        self._stop = stop or threading.Event()
         if self._closing:
             raise StoppedError("the trainer shuts down; the examples stay queued")
         fence = await self._parts.lease.acquire()
         try:
-            if self._closing:  # the stop came while the lease was taken: clearing its mark would lose it
-                raise StoppedError("the trainer shuts down; the examples stay queued")
-            self._stop.clear()
+            if self._closing or self._stop.is_set():  # the stop came while the lease was taken
+                raise StoppedError("the round was stopped before it began; the examples stay queued")
             await self.recover()
+            stale = self._parts.ledger.read_meta(STALE)
             champion, plan = await self.plan(round_id)
             await publish_checkpoint(
                 self._parts.store, champion, metrics={"train_rows": len(plan.train)}, reason="before a round"
             )
             begin_round(self._parts.ledger, round_id, position=plan.position, rows=[row.id for row in plan.train])
             try:
-                return await self._run_begun(round_id, champion, plan, fence, report)
+                result = await self._run_begun(round_id, champion, plan, fence, report)
+                if self._parts.ledger.read_meta(STALE) == stale:  # nothing was forgotten meanwhile
+                    self._parts.ledger.write_meta(STALE, 0)
+                return result
             except BaseException as error:
                 await self._give_up(round_id, error)
                 raise

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from shammah_chassis.encoder import EncoderSession, precision_of
 from shammah_chassis.manifest import Manifest
+from shammah_chassis.neighbours import NeighbourFinder
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +77,11 @@ def judge_responses(
     for row, item in enumerate(items):
         if item[2] in slots:
             category[row, slots[item[2]]] = 1.0
-    extra = {
+    extra: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]] = {
         "statistics": np.array([item[3] for item in items], dtype=np.float32),
         "has_statistics": np.ones(len(items), dtype=np.float32),
         "category": category,
+        "neighbours": _ask_neighbours(folder, items, threads=threads),
     }
     session = EncoderSession(folder, threads=threads, max_tokens=int(manifest.config["max_tokens"]))
     try:
@@ -92,6 +94,16 @@ def judge_responses(
         Judged(float(quality[row]) if items[row][1].strip() else 0.0, truncated)
         for row, truncated in enumerate(encoded.truncated)
     ]
+
+
+def _ask_neighbours(
+    folder: Path, items: Sequence[tuple[str, str, str, Sequence[float]]], *, threads: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    finder = NeighbourFinder(folder, threads=threads)
+    try:
+        return finder.measure([item[0] for item in items], [item[2] for item in items], [item[1] for item in items])
+    finally:
+        finder.close()
 
 
 class SimilarityEncoder:

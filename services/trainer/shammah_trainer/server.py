@@ -18,6 +18,7 @@ from shammah_trainer.jobs import JobState, TrainJob
 
 SERVICE_NAME = "shammah.v1.TrainerService"
 MOST_CHECKED = 1000
+MOST_ID_CHARS = 128
 _STATES: dict[JobState, types_pb2.JobState.ValueType] = {
     "queued": types_pb2.JOB_STATE_QUEUED,
     "running": types_pb2.JOB_STATE_RUNNING,
@@ -48,7 +49,17 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
         context: aio.ServicerContext[trainer_pb2.TrainRequest, trainer_pb2.TrainResponse],
     ) -> trainer_pb2.TrainResponse:
         """Start a round now, or return the job of the one that runs."""
-        return trainer_pb2.TrainResponse(job=_encode_job(await self._engine.train(request.reason)))
+        job = await self._engine.train(request.reason, request.request_id)
+        return trainer_pb2.TrainResponse(job=_encode_job(job))
+
+    async def StopTrain(
+        self,
+        request: trainer_pb2.StopTrainRequest,
+        context: aio.ServicerContext[trainer_pb2.StopTrainRequest, trainer_pb2.StopTrainResponse],
+    ) -> trainer_pb2.StopTrainResponse:
+        """Stop a round."""
+        job = await self._engine.stop_train(request.id, request.request_id)
+        return trainer_pb2.StopTrainResponse(job=_encode_job(job))
 
     async def GetTrainJob(
         self,
@@ -107,6 +118,22 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             raise InvalidInputError(f"{len(request.example_json)} examples; allowed: at most {MOST_CHECKED} a call")
         outcomes = await self._engine.check([_decode_example(text) for text in request.example_json])
         return trainer_pb2.CheckExamplesResponse(verdicts=[_VERDICTS[outcome] for outcome in outcomes])
+
+    async def ForgetExamples(
+        self,
+        request: trainer_pb2.ForgetExamplesRequest,
+        context: aio.ServicerContext[trainer_pb2.ForgetExamplesRequest, trainer_pb2.ForgetExamplesResponse],
+    ) -> trainer_pb2.ForgetExamplesResponse:
+        """Remove what a request left, and name the releases that learned from it."""
+        if not 1 <= len(request.id) <= MOST_ID_CHARS:
+            raise InvalidInputError(f"an id has 1 to {MOST_ID_CHARS} characters, this one {len(request.id)}")
+        erasure = await self._engine.forget(request.id)
+        return trainer_pb2.ForgetExamplesResponse(
+            examples=erasure.forgotten.examples,
+            messages=erasure.forgotten.messages,
+            rollouts=erasure.forgotten.rollouts,
+            releases=erasure.releases,
+        )
 
 
 async def build(settings: TrainerSettings) -> ServiceParts:

@@ -17,8 +17,11 @@ import numpy.typing as npt
 from shammah_chassis.encoder import EMBEDDER_NAME, EncoderSession
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_chassis.manifest import Manifest
+from shammah_chassis.neighbours import INDEX_NAME, NeighbourFinder
 
 DEFAULT_MAX_TOKENS = 512
+NEWEST_FORMAT = 2
+"""Newest "format" of a validator's config that this program serves; a version that names none has format 1."""
 STATISTICS = 10
 """Length of `ValidateItem.statistics`: sum, mean, minimum and first log-probability, length, entropy mean and maximum,
 margin minimum and mean, prompt tokens (the order of `shammah_generator.statistics.FEATURES`)."""
@@ -56,11 +59,19 @@ class ValidatorEngine:
     def __init__(self, folder: Path, manifest: Manifest, threads: int = 1) -> None:
         """Load a verified version folder and judge one probe pair.
 
+        A version of format 1 has no index of train examples and is served without.
+
         Raises:
-            ArtifactError: another role, an unreadable graph, or more labels than the version has slots.
+            ArtifactError: another role, a newer format, an unreadable graph, an index that is missing or unreadable,
+                or more labels than the version has slots.
         """
         if manifest.role != "validator":
             raise ArtifactError(f"version {manifest.version} was made for role {manifest.role}, wanted validator")
+        known = int(manifest.config.get("format", 1))
+        if known > NEWEST_FORMAT:
+            raise ArtifactError(
+                f"version {manifest.version} has validator format {known}; this program serves up to {NEWEST_FORMAT}"
+            )
         self._folder = folder
         self._threads = threads
         self._capacity = int(manifest.config.get("capacity", 0))
@@ -70,15 +81,20 @@ class ValidatorEngine:
                 f"version {manifest.version} has {len(manifest.labels)} labels for {self._capacity} slots"
             )
         self._slots = {label: slot for slot, label in enumerate(manifest.labels)}
+        self._neighbours = NeighbourFinder(folder, threads=threads)
+        if int(manifest.config.get("index_rows", 0)) != self._neighbours.rows:
+            raise ArtifactError(f"version {manifest.version} was made with another {INDEX_NAME} than it has")
         self._session = EncoderSession(folder, threads=threads, max_tokens=self._max_tokens)
         self._embedder: EncoderSession | None = None
         self._embedder_lock = threading.Lock()
-        self.validate([ValidateItem("What is the capital of France?", "Paris")])
+        # The label makes the probe ask the index too, where there is one.
+        probe = self._neighbours.index.categories[0] if self._neighbours.index else ""
+        self.validate([ValidateItem("What is the capital of France?", "Paris", probe)])
 
     @property
     def resident_bytes(self) -> int:
         """Bytes of the loaded files; the embedder's weights are the same file and count once."""
-        return self._session.resident_bytes
+        return self._session.resident_bytes + self._neighbours.resident_bytes
 
     def validate(self, items: Sequence[ValidateItem]) -> list[Validation]:
         """Judge each item; an empty response has quality 0 and no further merit.
@@ -118,6 +134,7 @@ class ValidatorEngine:
     def close(self) -> None:
         """Let the graphs go; later calls fail."""
         self._session.close()
+        self._neighbours.close()
         with self._embedder_lock:
             if self._embedder is not None:
                 self._embedder.close()
@@ -137,7 +154,14 @@ class ValidatorEngine:
             slot = self._slots.get(item.category)
             if slot is not None:
                 category[row, slot] = 1.0
-        return {"statistics": statistics, "has_statistics": present, "category": category}
+        return {
+            "statistics": statistics,
+            "has_statistics": present,
+            "category": category,
+            "neighbours": self._neighbours.measure(
+                [item.query for item in items], [item.category for item in items], [item.response for item in items]
+            ),
+        }
 
 
 def _describe(quality: float, scores: npt.NDArray[np.float64], *, truncated: bool) -> Validation:

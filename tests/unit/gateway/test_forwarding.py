@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -73,7 +74,10 @@ async def test_a_forwarded_answer_is_learned_just_as_one_that_was_asked_for() ->
     passed.release = passed.releases.current = asked.release
     told = await asked.cascade.ask(ask())
     answer = await learn(passed, await forwarded(passed), model="plain-1", input_tokens=10, output_tokens=2)
-    assert passed.sink.examples == asked.sink.examples and len(passed.sink.examples) == 1
+    (one,), (other,) = passed.sink.examples, asked.sink.examples
+    # Each is of its own request; all else is the same.
+    assert one.request == answer.query_id and other.request == told.query_id != one.request
+    assert replace(one, request=other.request) == other
     for name in ("text", "route", "reason", "category", "confidence", "versions", "teacher_model", "stop_reason"):
         assert getattr(answer, name) == getattr(told, name)
     assert (answer.input_tokens, answer.output_tokens) == (told.input_tokens, told.output_tokens) == (10, 2)

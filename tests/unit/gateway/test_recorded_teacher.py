@@ -47,14 +47,56 @@ async def test_it_says_so_when_it_has_no_answer(tmp_path: Path) -> None:
 
 
 async def test_it_hands_out_teachable_rows_once_and_in_order(tmp_path: Path) -> None:
+    # Of the same length and rarity: all that is left is the order of the file.
     rows = [make_row(1), make_row(2, split="test"), make_row(3, split="teach"), make_row(4)]
     teacher, _ = load_recorded([write(tmp_path / "a.jsonl.gz", rows)])
-    first = await teacher.generate(Wish(category="mood", count=2))
-    second = await teacher.generate(Wish(category="mood", count=2))
+    first = await teacher.generate(Wish(category="mood", count=2, difficulty="easy"))
+    second = await teacher.generate(Wish(category="mood", count=2, difficulty="hard"))
     third = await teacher.generate(Wish(category="mood", count=2))
-    assert [row.query for row in first.examples] == ["How is number 1, train?", "How is number 3, teach?"]
-    assert [row.query for row in second.examples] == ["How is number 4, train?"]
+    assert [row.query for row in first.examples] == ["How is number 1, train?", "How is number 4, train?"]
+    assert [row.query for row in second.examples] == ["How is number 3, teach?"]
     assert third.examples == ()
+
+
+async def test_each_difficulty_begins_with_its_own_third_and_runs_dry_only_with_the_category(tmp_path: Path) -> None:
+    rows = [make_row(index) for index in range(9)]
+    for index, row in enumerate(rows):
+        row["query"] = "word " * (index + 1) + f"rare{index}"
+    got: dict[str, list[int]] = {}
+    for difficulty in ("easy", "medium", "hard"):
+        teacher, _ = load_recorded([write(tmp_path / f"{difficulty}.jsonl", rows)])
+        taken: list[int] = []
+        while made := (await teacher.generate(Wish(category="mood", count=2, difficulty=difficulty))).examples:
+            taken += [len(row.query.split()) - 2 for row in made]
+        got[difficulty] = taken
+    assert got["easy"] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert got["medium"] == [3, 4, 5, 6, 7, 8, 0, 1, 2]
+    assert got["hard"] == [6, 7, 8, 3, 4, 5, 0, 1, 2]
+
+
+async def test_excluded_rows_are_passed_over_and_not_kept_for_later(tmp_path: Path) -> None:
+    teacher, _ = load_recorded([write(tmp_path / "a.jsonl", [make_row(1), make_row(2)])])
+    wish = Wish(category="mood", count=2, exclude=frozenset({"how is number 1 train"}))
+    assert [row.query for row in (await teacher.generate(wish)).examples] == ["How is number 2, train?"]
+    assert (await teacher.generate(Wish(category="mood", count=2))).examples == ()
+
+
+async def test_it_judges_by_the_grader_of_the_recorded_row(tmp_path: Path) -> None:
+    teacher, _ = load_recorded([write(tmp_path / "a.jsonl", [make_row(1)])])
+    assert (await teacher.judge("How is number 1, train?", "anything", " GOOD ")).agrees
+    told = await teacher.judge("how is NUMBER 1 train", "anything", "bad")
+    assert not told.agrees and told.model == "recorded"
+    with pytest.raises(TeacherError, match="cannot judge"):
+        await teacher.judge("Something else?", "a", "b")
+
+
+async def test_it_cannot_judge_what_its_grader_cannot_tell_offline(tmp_path: Path) -> None:
+    row = make_row(1)
+    row["metadata"]["metric"] = "judge"
+    teacher, errors = load_recorded([write(tmp_path / "a.jsonl", [row])])
+    assert errors == ()
+    with pytest.raises(TeacherError, match="cannot judge"):
+        await teacher.judge("How is number 1, train?", "good", "it is fine")
 
 
 async def test_test_rows_can_be_answered_but_not_taught(tmp_path: Path) -> None:

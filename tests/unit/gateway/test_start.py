@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from shammah_chassis.scopes import hash_token
+from shammah_chassis.tokens import hash_token
 
 
 def start(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:

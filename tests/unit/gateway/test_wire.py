@@ -4,7 +4,7 @@ from shammah.v1 import gateway_pb2
 from shammah_chassis.scopes import Caller
 from shammah_gateway.cli.ask import AskOptions, make_request
 from shammah_gateway.values import Answer, Versions
-from shammah_gateway.wire import read_ask, write_answer
+from shammah_gateway.wire import read_ask, read_request_id, write_answer
 
 ANN = Caller("ann", frozenset({"ask"}))
 
@@ -48,3 +48,9 @@ def test_an_answer_leaves_with_its_tokens_and_how_it_ended() -> None:
     sent = write_answer(answer)
     assert (sent.input_tokens, sent.output_tokens, sent.stop_reason) == (21, 3, "max_tokens")
     assert (sent.route, sent.reason, sent.versions.release) == (gateway_pb2.ROUTE_DEGRADED, "budget", "01R")
+
+
+def test_the_key_of_a_call_is_read_from_its_metadata() -> None:
+    assert read_request_id((("authorization", "Bearer x"), ("x-shammah-request-id", "step 7"))) == "step 7"
+    assert read_request_id((("x-shammah-request-id", b"\xe9"),)) == "\xe9"
+    assert read_request_id(()) == "" and read_request_id(None) == ""

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_chassis.examples import Message
-from shammah_generator.chat import encode_example, encode_prompt, find_ends, load_tokenizer
+from shammah_generator.chat import encode_example, encode_examples, encode_prompt, find_ends, load_tokenizer
 from tokenizers import Tokenizer
 
 START, END = 1, 2
@@ -104,3 +104,12 @@ def test_padding_and_truncation_of_a_tokenizer_file_are_ignored(folder, tmp_path
     padded.save(str(tmp_path / "tokenizer.json"))
     messages = [Message("user", "a rather long question about the capital of France")]
     assert encode_prompt(load_tokenizer(tmp_path / "tokenizer.json"), messages) == encode_prompt(tokenizer, messages)
+
+
+def test_examples_encoded_together_are_those_encoded_one_by_one(tokenizer):
+    chat = (Message("system", "be brief"), Message("user", "hello <|im_end|>"), Message("assistant", "hi"))
+    pairs = [((*chat, Message("user", "again")), "yes"), ((Message("user", ""),), ""), ((Message("user", "a b"),), "é")]
+    assert encode_examples(tokenizer, pairs) == [encode_example(tokenizer, *pair) for pair in pairs]
+    assert encode_examples(tokenizer, []) == []
+    with pytest.raises(InvalidInputError, match="no messages"):
+        encode_examples(tokenizer, [((), "yes")])

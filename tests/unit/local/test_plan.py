@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.settings import ServiceSettings
+from shammah_chassis.token_book import TokenBook
+from shammah_chassis.tokens import TokenTable
 from shammah_local.layout import Layout
 from shammah_local.plan import PlanSettings, embedded_plan, parse_overrides
 from shammah_local.tokens import ensure_tokens
@@ -106,3 +108,23 @@ def test_tokens_are_kept_and_a_half_made_set_is_made_again(tmp_path: Path) -> No
     layout.token_file("owner").write_text("stale\n", "utf-8")
     ensure_tokens(layout)
     assert layout.token_file("owner").read_text("utf-8") not in ("stale\n", owner)
+
+
+def test_a_new_start_keeps_what_was_granted_and_mends_what_is_its_own(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    ensure_tokens(layout)
+    granted = TokenBook(layout.tokens_file).grant("claude", ["train"]).token
+    layout.token_file("owner").unlink()
+    ensure_tokens(layout)
+    table = TokenTable.load(layout.tokens_file)
+    owner = layout.token_file("owner").read_text().strip()
+    assert table.authenticate(f"Bearer {owner}").name == "owner"
+    assert table.authenticate(f"Bearer {granted}").scopes == {"train"}
+    assert {entry.name for entry in table.entries} == {"owner", "internal", "claude"}
+
+
+def test_a_start_makes_no_token_for_claude(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    ensure_tokens(layout)
+    assert not layout.token_file("claude").exists()
+    assert {entry.name for entry in TokenTable.load(layout.tokens_file).entries} == {"owner", "internal"}

@@ -52,3 +52,12 @@ def test_a_stop_ends_the_round_at_its_next_report() -> None:
     with pytest.raises(StoppedError), phases.run("one", "first") as advance:
         stop.set()
         advance(0.1)
+
+
+def test_a_job_is_found_by_the_request_that_began_it() -> None:
+    book = JobBook()
+    book.add(TrainJob("a", request_id="r1"))
+    book.add(TrainJob("b"))
+    found = book.find("r1")
+    assert found is not None and found.id == "a"
+    assert book.find("r2") is None and book.find("") is None

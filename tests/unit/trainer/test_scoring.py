@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from shammah_router.engine import RouterEngine
-from shammah_trainer.encoders.results import RouterHyper, TextRow, ValidatorHyper
+from shammah_trainer.encoders.results import IndexRow, RouterHyper, TextRow, ValidatorHyper
 from shammah_trainer.encoders.train_router import train_router
 from shammah_trainer.encoders.train_validator import train_validator
 from shammah_trainer.scoring import SimilarityEncoder, judge_responses, route_queries
@@ -62,7 +62,10 @@ def test_judging_is_that_of_the_validator_engine(tmp_path: Path) -> None:
     graded = make_graded_rows(60)
     texts = [TextRow(row.query, row.response, row.category) for row in graded]
     hyper = ValidatorHyper(max_seconds=1.0, max_pairs=40)
-    result = train_validator(base_validator()[0], texts, graded, tmp_path / "validator", hyper=hyper, seed=0)
+    index = [IndexRow(f"e{n}", f"my savings card {n}", "yes" if n % 2 else "no", "bank") for n in range(20)]
+    out = tmp_path / "validator"
+    result = train_validator(base_validator()[0], texts, graded, out, hyper=hyper, seed=0, index=index)
+    assert result.config["index_rows"] == 20
     manifest = describe("validator", tmp_path / "validator", result)
     engine = ValidatorEngine(tmp_path / "validator", manifest, 1)
     items = [(row.query, row.response, row.category, tuple(row.statistics)) for row in graded[:10]]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.examples import Message
 from shammah_generator.chat import encode_example, load_tokenizer
 from shammah_trainer.batches import SftRow
-from shammah_trainer.problems import DivergedError, StoppedError
-from shammah_trainer.sft import SftHyper, evaluate_loss, fine_tune
+from shammah_trainer.passes import Passes
+from shammah_trainer.problems import DeviceMemoryError, DivergedError, StoppedError
+from shammah_trainer.sft import Resume, SftHyper, evaluate_loss, fine_tune
 from shammah_trainer.student import Student, load_student
 from support.trainer import make_switch_rows
 
@@ -94,3 +98,182 @@ def test_an_error_of_the_progress_function_ends_the_training(tiny_generator: Pat
 
     with pytest.raises(StoppedError):
         fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2, progress=stop)
+
+
+def same(one: Student, two: Student) -> bool:
+    left, right = weights_of(one), weights_of(two)
+    return left.keys() == right.keys() and all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_a_run_that_was_killed_is_taken_up_and_ends_with_the_same_weights(tiny_generator: Path, tmp_path: Path) -> None:
+    rows = encode(tiny_generator, 40)
+    hyper = replace(HYPER, averaging="ema", dev_checks=3, patience=99, save_seconds=0.0)
+    whole = load(tiny_generator)
+    fine_tune(whole, rows, rows[:8], hyper=hyper, pad_id=2)
+
+    def stop(share: float) -> None:
+        if share > 0.5:
+            raise StoppedError("killed")
+
+    resume = Resume(tmp_path / "resume", "parent")
+    halfway = load(tiny_generator)
+    with pytest.raises(StoppedError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shammah_trainer.sft_run._TELL_SECONDS", 0.0)
+        fine_tune(halfway, rows, rows[:8], hyper=hyper, pad_id=2, progress=stop, resume=resume)
+    again = load(tiny_generator)
+    result = fine_tune(again, rows, rows[:8], hyper=hyper, pad_id=2, resume=resume)
+    assert any("taken up at step" in note for note in result.notes)
+    assert same(whole, again)
+    assert not list((tmp_path / "resume").iterdir())
+
+
+def test_a_saved_state_of_other_rows_or_another_parent_is_not_taken_up(tiny_generator: Path, tmp_path: Path) -> None:
+    hyper = replace(HYPER, save_seconds=0.0)
+
+    def stop(share: float) -> None:
+        if share > 0.5:
+            raise StoppedError("killed")
+
+    rows = encode(tiny_generator, 24)
+    with pytest.raises(StoppedError), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shammah_trainer.sft_run._TELL_SECONDS", 0.0)
+        fine_tune(load(tiny_generator), rows, [], hyper=hyper, pad_id=2, progress=stop, resume=Resume(tmp_path, "a"))
+    assert list(tmp_path.iterdir())
+    for others, parent in ((rows[1:], "a"), (rows, "b")):
+        result = fine_tune(load(tiny_generator), others, [], hyper=hyper, pad_id=2, resume=Resume(tmp_path, parent))
+        assert not result.notes
+
+
+def test_a_torn_state_is_ignored(tiny_generator: Path, tmp_path: Path) -> None:
+    (tmp_path / "sft-state.safetensors").write_bytes(b"half a file")
+    resume = Resume(tmp_path, "a")
+    result = fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2, resume=resume)
+    assert not result.notes
+
+
+class Narrow:
+    """Passes on a device that has room for so many tokens at once."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.add = Passes.add
+
+    def patched(self, passes: Passes, staged: Any) -> None:
+        if len(staged.ids) > self.room:
+            raise torch.OutOfMemoryError(f"no room for {len(staged.ids)}")
+        self.add(passes, staged)
+
+
+def test_memory_that_runs_out_halves_the_batches_and_teaches_the_same(
+    tiny_generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = encode(tiny_generator, 32)
+    roomy = load(tiny_generator)
+    wanted = fine_tune(roomy, rows, [], hyper=HYPER, pad_id=2)
+    narrow = Narrow(130)
+    monkeypatch.setattr(Passes, "add", lambda passes, staged: narrow.patched(passes, staged))
+    student = load(tiny_generator)
+    result = fine_tune(student, rows, [], hyper=HYPER, pad_id=2)
+    assert result.steps == wanted.steps
+    assert any("out of memory with 512 tokens at once" in note for note in result.notes)
+    assert result.loss_after == pytest.approx(wanted.loss_after, abs=1e-3)
+
+
+def test_a_row_that_alone_has_no_room_is_an_error_by_name(
+    tiny_generator: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    narrow = Narrow(3)
+    monkeypatch.setattr(Passes, "add", lambda passes, staged: narrow.patched(passes, staged))
+    with pytest.raises(DeviceMemoryError, match="no room"):
+        fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2)
+
+
+def test_several_bins_a_step_are_one_larger_step(tiny_generator: Path) -> None:
+    rows = encode(tiny_generator, 32)
+    one, two = load(tiny_generator), load(tiny_generator)
+    large = replace(HYPER, batch_tokens=4096, max_rows_per_batch=8, epochs=1)
+    first = fine_tune(one, rows, [], hyper=large, pad_id=2)
+    second = fine_tune(two, rows, [], hyper=replace(large, max_rows_per_batch=4, accumulate=2), pad_id=2)
+    assert first.steps == second.steps == 4
+    assert second.loss_after == pytest.approx(first.loss_after, abs=1e-4)
+
+
+def test_a_dev_loss_that_rises_ends_the_training_with_the_best_weights(tiny_generator: Path) -> None:
+    train, dev = encode(tiny_generator, 16), encode(tiny_generator, 16, seed=1)
+    wrong = [SftRow((*row.ids[:-2], 7, 2), row.mask) for row in train]
+    hyper = replace(HYPER, epochs=20, dev_checks=20, patience=2, learning_rate=2e-2)
+    student = load(tiny_generator)
+    result = fine_tune(student, wrong, dev, hyper=hyper, pad_id=2)
+    assert result.cut_short
+    assert any("did not fall any more" in note for note in result.notes)
+    unchecked = load(tiny_generator)
+    worse = fine_tune(unchecked, wrong, dev, hyper=replace(hyper, dev_checks=0), pad_id=2)
+    assert result.loss_after < worse.loss_after
+
+
+@pytest.mark.parametrize("averaging", ["ema", "tail"])
+def test_averaged_weights_lie_between_those_of_the_steps(tiny_generator: Path, averaging: Any) -> None:
+    rows = encode(tiny_generator, 32)
+    plain, averaged = load(tiny_generator), load(tiny_generator)
+    fine_tune(plain, rows, [], hyper=HYPER, pad_id=2)
+    result = fine_tune(averaged, rows, [], hyper=replace(HYPER, averaging=averaging), pad_id=2)
+    assert not same(plain, averaged)
+    assert result.loss_after < result.loss_before
+
+
+def test_lora_learns_and_leaves_a_plain_model(tiny_generator: Path) -> None:
+    pytest.importorskip("peft")
+    rows = encode(tiny_generator, 48)
+    student = load(tiny_generator)
+    names, before = set(student.model.state_dict()), weights_of(student)
+    result = fine_tune(student, rows, [], hyper=replace(HYPER, lora_rank=4, learning_rate=2e-2), pad_id=2)
+    assert result.loss_after < 0.8 * result.loss_before
+    assert set(student.model.state_dict()) == names
+    after = weights_of(student)
+    assert torch.equal(before["model.embed_tokens.weight"], after["model.embed_tokens.weight"])
+    assert not torch.equal(before["model.layers.0.mlp.up_proj.weight"], after["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_weights_of_rows_count(tiny_generator: Path) -> None:
+    prompt = (1, 40, 41, 42)
+    rows = [SftRow((*prompt, answer, 2), (False,) * 4 + (True,) * 2, weight) for answer, weight in ((9, 10), (11, 1))]
+    student = load(tiny_generator)
+    hyper = replace(HYPER, epochs=30)
+    fine_tune(student, rows * 4, [], hyper=hyper, pad_id=2)
+    losses = [evaluate_loss(student, [SftRow(row.ids, row.mask)], hyper=hyper, pad_id=2) for row in rows]
+    # Contradictory answers to one query: the one of weight 10 has ten times the say.
+    assert losses[0] < losses[1]
+    assert 2 * (losses[1] - losses[0]) == pytest.approx(2.3, abs=0.7)  # ln 10, over two ids of which one is sure
+
+
+@pytest.mark.parametrize(
+    "kind", ["none", "one", "identical", "huge response", "huge prompt", "empty response", "no weight", "no epoch"]
+)
+def test_odd_rows_are_no_accident(tiny_generator: Path, kind: str) -> None:
+    tokenizer = load_tokenizer(tiny_generator / "tokenizer.json")
+    long = "all work and no play " * 5000
+    texts = {
+        "one": [("a", "b")],
+        "identical": [("start", "yes")] * 10_000,
+        "huge response": [("a", long), ("a", "b")],
+        "huge prompt": [(long, "b"), ("a", "b")],
+        "empty response": [("a", ""), ("b", "c")],
+        "no weight": [("a", "b")],
+        "no epoch": [("a", "b")],
+    }.get(kind, [])
+    encoded = [encode_example(tokenizer, (Message("user", query),), response) for query, response in texts]
+    rows = [SftRow(tuple(ids), tuple(mask), 0.0 if kind == "no weight" else 1.0) for ids, mask in encoded]
+    epochs = 0 if kind == "no epoch" else 1
+    hyper = SftHyper(epochs=epochs, batch_tokens=8192, max_rows_per_batch=512, max_tokens=256, learning_rate=1e-3)
+    result = fine_tune(load(tiny_generator), rows, [], hyper=hyper, pad_id=2)
+    assert result.rows + result.dropped == len(rows)
+    assert result.dropped == (1 if kind == "huge response" else 0)
+    assert bool(result.notes) == (kind == "huge response")
+    assert (result.steps == 0) == (kind in ("none", "no epoch"))
+    if kind == "identical":
+        assert result.loss_after < result.loss_before
+
+
+def test_hyper_parameters_out_of_range_are_refused(tiny_generator: Path) -> None:
+    with pytest.raises(InvalidInputError, match="accumulate is 0"):
+        fine_tune(load(tiny_generator), [], [], hyper=SftHyper(accumulate=0), pad_id=2)

@@ -6,6 +6,8 @@ everything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,15 @@ from shammah_chassis.errors import ArtifactError
 
 from shammah_trainer.encoders.bert import BertBody, BertShape, load_hugging_face
 from shammah_trainer.encoders.export import GraphSpec, Sample, check_parity, export_graph
-from shammah_trainer.encoders.networks import CAPACITY, STATISTICS, Embedder, RouterNetwork, ValidatorNetwork
+from shammah_trainer.encoders.networks import (
+    CAPACITY,
+    NEIGHBOURS,
+    STATISTICS,
+    Embedder,
+    QualityHead,
+    RouterNetwork,
+    ValidatorNetwork,
+)
 from shammah_trainer.encoders.results import RoleResult, RouterHyper
 from shammah_trainer.encoders.storage import StoredVersion, load_version, save_version
 
@@ -25,8 +35,11 @@ VALIDATOR_TOKENS = 512
 TUNED_LAYERS = 2
 ROUTER_GRAPH = GraphSpec(("embedding", "local_probability", "category_probability", "nearness"))
 VALIDATOR_GRAPH = GraphSpec(
-    ("quality", "text_logits"), (("statistics", STATISTICS), ("has_statistics", 0), ("category", CAPACITY))
+    ("quality", "text_logits"),
+    (("statistics", STATISTICS), ("has_statistics", 0), ("category", CAPACITY), ("neighbours", NEIGHBOURS)),
 )
+VALIDATOR_FORMAT = 2
+"""Format of a validator's weights; 1 had neither nearest examples nor small networks in its heads and is still read."""
 EMBEDDER_GRAPH = GraphSpec(("embedding",), name=EMBEDDER_NAME)
 SAMPLE_PAIRS = (
     ("What is the capital of France?", "Paris"),
@@ -63,7 +76,11 @@ def make_base_validator(encoder_folder: Path, out: Path, *, tuned_layers: int = 
     body = load_hugging_face(encoder_folder)
     tuned = min(tuned_layers, len(body.layers))
     network = ValidatorNetwork(body, tuned_layers=tuned).eval()
-    config = _config(body, "validator", VALIDATOR_TOKENS) | {"tuned_layers": tuned}
+    config = _config(body, "validator", VALIDATOR_TOKENS) | {
+        "tuned_layers": tuned,
+        "format": VALIDATOR_FORMAT,
+        "index_rows": 0,
+    }
     save_version(out, network.state_dict(), config=config, labels=(), tokenizer=_tokenizer(encoder_folder))
     export_graph(network, VALIDATOR_GRAPH, out)
     export_graph(Embedder(body), EMBEDDER_GRAPH, out)
@@ -87,12 +104,21 @@ def load_router(folder: Path) -> tuple[RouterNetwork, StoredVersion]:
 
 
 def load_validator(folder: Path) -> tuple[ValidatorNetwork, StoredVersion]:
-    """Load the network of a validator version.
+    """Load the network of a validator version; one of format 1 is brought to the present format.
 
     Raises:
-        ArtifactError: not a validator version, or its weights don't fit its config.
+        ArtifactError: not a validator version, a newer format, or its weights don't fit its config.
     """
     stored = load_version(folder, kind="validator")
+    known = int(stored.config.get("format", 1))
+    if known > VALIDATOR_FORMAT:
+        raise ArtifactError(f"{folder.name} has validator format {known}; this program reads up to {VALIDATOR_FORMAT}")
+    if known == 1:
+        stored = replace(
+            stored,
+            weights=widen_heads(stored.weights),
+            config=stored.config | {"format": VALIDATOR_FORMAT, "index_rows": 0},
+        )
     body = BertBody(BertShape.from_config(stored.config["encoder"]))
     network = ValidatorNetwork(body, tuned_layers=int(stored.config["tuned_layers"]))
     _fill(network, stored)
@@ -107,8 +133,23 @@ def sample_pairs(pairs: tuple[tuple[str, str], ...], *, max_tokens: int) -> Samp
         "statistics": generator.normal(scale=3.0, size=(count, STATISTICS)).astype(np.float32),
         "has_statistics": (np.arange(count) % 2).astype(np.float32),
         "category": np.eye(CAPACITY, dtype=np.float32)[np.arange(count) % 3],
+        "neighbours": generator.random(size=(count, NEIGHBOURS)).astype(np.float32),
     }
     return Sample(list(pairs), max_tokens, extra)
+
+
+def widen_heads(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights of format 1 as those of format 2: the same heads, blind to the nearest examples."""
+    wider = dict(weights)
+    for name, before in (("quality_text", 0), ("quality_full", STATISTICS)):
+        for part, filled in (("mean", 0.0), ("scale", 1.0), ("weight", 0.0)):
+            old = wider[f"{name}.{part}"]
+            added = torch.full((NEIGHBOURS,), filled)
+            wider[f"{name}.{part}"] = torch.cat([old[:before], added, old[before:]])
+        fresh = QualityHead(len(wider[f"{name}.mean"]))
+        for part in ("wide", "wide_bias", "narrow"):
+            wider[f"{name}.{part}"] = getattr(fresh, part)
+    return wider
 
 
 def _config(body: BertBody, kind: str, max_tokens: int) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Logistic:
     loss: float
     constant: bool
     penalty: float
+    fitted: Array
+    """Cross-fitted probability of each row `[n]`."""
 
 
 def fit_logistic(features: Array, labels: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]) -> Logistic:
@@ -48,15 +50,17 @@ def fit_logistic(features: Array, labels: npt.NDArray[np.bool_], folds: npt.NDAr
     good = int(labels.sum())
     if min(good, len(labels) - good) < _LEAST_OF_A_CLASS:
         prior = (good + 1) / (len(labels) + 2)
-        loss = log_loss(np.full(len(labels), prior), labels)
-        return Logistic(np.zeros(features.shape[1]), float(np.log(prior / (1 - prior))), loss, True, 0.0)
+        fitted = np.full(len(labels), prior)
+        loss = log_loss(fitted, labels)
+        return Logistic(np.zeros(features.shape[1]), float(np.log(prior / (1 - prior))), loss, True, 0.0, fitted)
     basis = _row_basis(features)
     features = features if basis is None else features @ basis
-    losses = [_cross_fitted_loss(features, labels, folds, penalty=penalty) for penalty in PENALTIES]
+    tried = [cross_fit(features, labels, folds, penalty=penalty) for penalty in PENALTIES]
+    losses = [log_loss(fitted, labels) for fitted in tried]
     best = int(np.argmin(losses))
     weight, bias = solve_logistic(features, labels, penalty=PENALTIES[best])
     weight = weight if basis is None else basis @ weight
-    return Logistic(weight, bias, losses[best], False, PENALTIES[best])
+    return Logistic(weight, bias, losses[best], False, PENALTIES[best], tried[best])
 
 
 def solve_logistic(features: Array, labels: npt.NDArray[np.bool_], *, penalty: float) -> tuple[Array, float]:
@@ -128,13 +132,11 @@ def number_folds(folds: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.asarray(folds, dtype=np.int64)
 
 
-def _cross_fitted_loss(
-    features: Array, labels: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64], *, penalty: float
-) -> float:
-    """Mean log loss of each row by a fit that left its fold out; one fold only leaves the prior as the fit."""
+def cross_fit(features: Array, labels: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64], *, penalty: float) -> Array:
+    """Return P(label) of each row by a fit that left its fold out; one fold only leaves the prior as the fit."""
     probability = np.full(len(labels), 0.5)
     for fold in np.unique(folds):
         inside, outside = folds == fold, folds != fold
         weight, bias = solve_logistic(features[outside], labels[outside], penalty=penalty)
         probability[inside] = 1.0 / (1.0 + np.exp(-np.clip(features[inside] @ weight + bias, -500, 500)))
-    return log_loss(probability, labels)
+    return probability

@@ -10,6 +10,7 @@ import copy
 from typing import cast
 
 import torch
+from shammah_chassis.neighbours import NEIGHBOUR_FEATURES
 from torch import Tensor, nn
 
 from shammah_trainer.encoders.bert import BertBody, attention_bias, pool_mean, unit_vectors
@@ -23,6 +24,11 @@ STATISTICS = 10
 TEXT_SCORES = ("on_topic", "coherence", "hallucination")
 CLIP = 4.0
 """Standard deviations at which a standardised feature of the quality head is cut off."""
+MEMBERS = 5
+"""Small networks of a quality head that are averaged."""
+HIDDEN = 24
+"""Units of each of them."""
+NEIGHBOURS = len(NEIGHBOUR_FEATURES)
 _CLOSED = -1e9
 NO_PROTOTYPE = -2.0
 """Added to the cosine of a prototype that isn't in use: it is never the nearest."""
@@ -88,7 +94,11 @@ class RouterNetwork(nn.Module):  # type: ignore[misc]
 
 
 class QualityHead(nn.Module):  # type: ignore[misc]
-    """A logistic regression over standardised features; weights are set from outside, never by gradient."""
+    """P(good) from standardised features: a linear part plus an average of small networks of one hidden layer.
+
+    The average of their logits is one network with all their units, `narrow` already divided by `MEMBERS`. A head that
+    is only a logistic regression has zeros there. Weights are set from outside.
+    """
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -96,15 +106,19 @@ class QualityHead(nn.Module):  # type: ignore[misc]
         self.register_buffer("scale", torch.ones(features))
         self.register_buffer("weight", torch.zeros(features))
         self.register_buffer("bias", torch.zeros(1))
+        self.register_buffer("wide", torch.zeros(MEMBERS * HIDDEN, features))
+        self.register_buffer("wide_bias", torch.zeros(MEMBERS * HIDDEN))
+        self.register_buffer("narrow", torch.zeros(MEMBERS * HIDDEN))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map raw features `[B, F]` to probabilities `[B]`."""
         standard = ((features - self.mean) / self.scale).clamp(-CLIP, CLIP)
-        return torch.sigmoid((standard * self.weight).sum(dim=-1) + self.bias)
+        hidden = torch.relu(torch.matmul(standard, self.wide.transpose(0, 1)) + self.wide_bias)
+        return torch.sigmoid((standard * self.weight).sum(dim=-1) + (hidden * self.narrow).sum(dim=-1) + self.bias)
 
 
 class ValidatorNetwork(nn.Module):  # type: ignore[misc]
-    """Judges (query, response): three text scores, and quality from them and the generation statistics.
+    """Judges (query, response): three text scores, and quality from all that is known of the response.
 
     The upper `tuned_layers` layers exist twice: `body` keeps the base for the embedder, `tuned` learns.
     """
@@ -117,9 +131,9 @@ class ValidatorNetwork(nn.Module):  # type: ignore[misc]
         self.text = nn.Linear(body.shape.hidden_size, len(TEXT_SCORES))
         nn.init.zeros_(self.text.weight)
         nn.init.zeros_(self.text.bias)
-        text_features = len(TEXT_SCORES) + 1 + CAPACITY
-        self.quality_text = QualityHead(text_features)
-        self.quality_full = QualityHead(STATISTICS + text_features)
+        features = NEIGHBOURS + len(TEXT_SCORES) + 1 + CAPACITY
+        self.quality_text = QualityHead(features)
+        self.quality_full = QualityHead(STATISTICS + features)
 
     def text_logits(self, ids: Tensor, mask: Tensor, types: Tensor) -> Tensor:
         """Map int64 `[B, S]` each to the logits `[B, 3]` of `TEXT_SCORES`."""
@@ -141,14 +155,16 @@ class ValidatorNetwork(nn.Module):  # type: ignore[misc]
         statistics: Tensor,
         has_statistics: Tensor,
         category: Tensor,
+        neighbours: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return `quality` `[B]` and `text_logits` `[B, 3]`.
 
-        `statistics` `[B, 10]`, `has_statistics` `[B]` of 0 or 1 and `category` `[B, CAPACITY]` one-hot are floats.
+        `statistics` `[B, 10]`, `has_statistics` `[B]` of 0 or 1, `category` `[B, CAPACITY]` one-hot and `neighbours`
+        `[B, NEIGHBOURS]` are floats.
         """
         logits = self.text_logits(input_ids, attention_mask, token_type_ids)
         length = (token_type_ids * attention_mask).sum(dim=1)
-        text = text_features(logits, length, category)
+        text = torch.cat([neighbours, text_features(logits, length, category)], dim=-1)
         without = self.quality_text(text)
         with_statistics = self.quality_full(torch.cat([signed_log(statistics), text], dim=-1))
         return torch.where(has_statistics > 0, with_statistics, without), logits

@@ -1,23 +1,27 @@
-"""The quality head of the validator: P(good) from text scores, generation statistics and category.
+"""The quality head of the validator: P(good) from statistics, nearest examples, text scores and category.
 
-Fitted on graded dev rollouts only. Two logistic regressions on the same rows: one with the statistics, one without for
-texts that the student did not generate. It knows no files; the networks' own features are used, so that what is fitted
-is what is served.
+Fitted on graded dev rollouts only. Two heads on the same rows: one with the statistics, one without for texts that the
+student did not generate. Each is a logistic regression or, where cross-fitting says that they rank better, a few small
+networks. It knows no files; the networks' own features are used, so that what is fitted is what is served.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from shammah_chassis.neighbours import Floats
 from torch import Tensor
 
-from shammah_trainer.encoders.logistic import FOLDS, Logistic, fit_logistic, log_loss, number_folds, standardise
+from shammah_trainer.encoders.head_choice import HeadReport, report_head
+from shammah_trainer.encoders.logistic import FOLDS, fit_logistic, log_loss, number_folds, standardise
 from shammah_trainer.encoders.networks import (
     CAPACITY,
     CLIP,
+    MEMBERS,
     STATISTICS,
     QualityHead,
     ValidatorNetwork,
@@ -25,11 +29,26 @@ from shammah_trainer.encoders.networks import (
     text_features,
 )
 from shammah_trainer.encoders.results import GradedRow, fold_of
+from shammah_trainer.encoders.small_networks import Networks, fit_ensemble
 from shammah_trainer.encoders.text_stage import TextStage
 
+LEAST_ROWS = 300
+"""Graded rows under which small networks aren't tried."""
+LEAST_OF_A_CLASS = 40
+"""Rows of the rarer class under which they aren't."""
 
-def gather_features(stage: TextStage, graded: Sequence[GradedRow], labels: Sequence[str]) -> Tensor:
-    """Return the raw features `[n, 10 + 4 + CAPACITY]` of graded rows: statistics first, then those of the text."""
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """What was fitted: "logistic" or "networks", whether it is only the prior, and what cross-fitting says of it."""
+
+    kind: str
+    constant: bool
+    report: HeadReport
+
+
+def gather_features(stage: TextStage, graded: Sequence[GradedRow], labels: Sequence[str], neighbours: Floats) -> Tensor:
+    """Return the raw features `[n, 10 + 8 + 4 + CAPACITY]` of graded rows: statistics, nearest examples, text."""
     logits, lengths = stage.score([(row.query, row.response) for row in graded])
     slot_of = {label: slot for slot, label in enumerate(labels)}
     category = torch.zeros(len(graded), CAPACITY)
@@ -38,20 +57,20 @@ def gather_features(stage: TextStage, graded: Sequence[GradedRow], labels: Seque
             category[number, slot_of[row.category]] = 1.0
     statistics = torch.tensor([list(row.statistics) for row in graded], dtype=torch.float32).reshape(-1, STATISTICS)
     text = text_features(torch.from_numpy(logits), torch.from_numpy(lengths), category)
-    return torch.cat([signed_log(statistics), text], dim=1)
+    return torch.cat([signed_log(statistics), torch.from_numpy(neighbours), text], dim=1)
 
 
 def fit_quality_heads(
-    network: ValidatorNetwork, features: Tensor, graded: Sequence[GradedRow]
-) -> tuple[Logistic, Logistic]:
-    """Fit both heads of `network`; returns the fits with and without statistics.
+    network: ValidatorNetwork, features: Tensor, graded: Sequence[GradedRow], *, seed: int
+) -> tuple[FittedHead, FittedHead]:
+    """Fit both heads of `network`; returns what was fitted with and without statistics.
 
     No rows leave the heads as they are.
     """
     good = _labels(graded)
     folds = number_folds([fold_of(row.query, FOLDS) for row in graded])
-    full = _fit(network.quality_full, features, good, folds)
-    text_only = _fit(network.quality_text, features[:, STATISTICS:], good, folds)
+    full = _fit(network.quality_full, features, (good, folds), seed=seed)
+    text_only = _fit(network.quality_text, features[:, STATISTICS:], (good, folds), seed=seed)
     return full, text_only
 
 
@@ -61,17 +80,48 @@ def quality_loss(network: ValidatorNetwork, features: Tensor, graded: Sequence[G
         return log_loss(network.quality_full(features).numpy().astype(np.float64), _labels(graded))
 
 
-def _fit(head: QualityHead, features: Tensor, good: npt.NDArray[np.bool_], folds: npt.NDArray[np.int64]) -> Logistic:
+def _fit(
+    head: QualityHead,
+    features: Tensor,
+    graded: tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]],
+    *,
+    seed: int,
+) -> FittedHead:
+    """Fit one head; `graded` are labels and folds."""
+    good, folds = graded
     raw = features.numpy().astype(np.float64)
     numbers, mean, scale = standardise(raw[:, :-CAPACITY], clip=CLIP)
     # One-hot columns stay 0 and 1: scaled, a rare category would be cut at the clip.
     mean = np.concatenate([mean, np.zeros(CAPACITY)])
     scale = np.concatenate([scale, np.ones(CAPACITY)])
-    fit = fit_logistic(np.concatenate([numbers, raw[:, -CAPACITY:]], axis=1), good, folds)
-    if len(good):
-        for name, values in (("mean", mean), ("scale", scale), ("weight", fit.weight), ("bias", np.array([fit.bias]))):
-            getattr(head, name).copy_(torch.from_numpy(values).to(torch.float32))
-    return fit
+    standard = np.concatenate([numbers, raw[:, -CAPACITY:]], axis=1)
+    logistic = fit_logistic(standard, good, folds)
+    report = report_head(logistic.fitted, good)
+    if not len(good):
+        return FittedHead("logistic", logistic.constant, report)
+    values = {"mean": mean, "scale": scale, "weight": logistic.weight, "bias": np.array([logistic.bias])}
+    small: Networks | None = None
+    if len(good) >= LEAST_ROWS and min(good.sum(), (~good).sum()) >= LEAST_OF_A_CLASS and len(set(folds)) > 1:
+        ensemble = fit_ensemble(standard, good, folds, seed=seed)
+        tried = report_head(ensemble.fitted, good)
+        if tried.beats(report):
+            small, report = ensemble.networks, tried
+            values |= {"weight": np.zeros_like(logistic.weight), "bias": small.bias.mean(dim=0, keepdim=True).numpy()}
+    for name, value in values.items():
+        getattr(head, name).copy_(torch.from_numpy(value).to(torch.float32))
+    _fill_small(head, small)
+    return FittedHead("networks" if small else "logistic", logistic.constant, report)
+
+
+def _fill_small(head: QualityHead, small: Networks | None) -> None:
+    """Put the members side by side; their average is one network."""
+    if small is None:
+        for tensor in (head.wide, head.wide_bias, head.narrow):
+            tensor.zero_()
+        return
+    head.wide.copy_(small.wide.flatten(0, 1))
+    head.wide_bias.copy_(small.wide_bias.flatten())
+    head.narrow.copy_(small.narrow.flatten() / MEMBERS)
 
 
 def _labels(graded: Sequence[GradedRow]) -> npt.NDArray[np.bool_]:

@@ -35,6 +35,16 @@ class TextRow:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexRow:
+    """A train example that may stand in the index; `id` is that of the example."""
+
+    id: str
+    query: str
+    response: str
+    category: str
+
+
+@dataclass(frozen=True, slots=True)
 class GradedRow:
     """A graded dev rollout of the student. `statistics` are the 10 generation statistics."""
 
@@ -76,6 +86,8 @@ class ValidatorHyper:
     batch_rows: int = 16
     batch_tokens: int = 2048
     """Padded tokens of a batch at most."""
+    index_rows: int = 2000
+    """Train examples of one category in the index at most; 0 leaves the version without an index."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,11 @@ _LARGEST_GRADIENT = 1.0
 class TextStage:
     """The trainable text half of a validator network with its tokenizer."""
 
-    def __init__(self, network: ValidatorNetwork, tokenizer: TextTokenizer) -> None:
-        self._network = network
+    def __init__(
+        self, network: ValidatorNetwork, tokenizer: TextTokenizer, *, device: torch.device | None = None
+    ) -> None:
+        self._device = device or torch.device("cpu")
+        self._network = network.to(self._device)
         self._tokenizer = tokenizer
 
     def train(self, pairs: Sequence[Pair], hyper: ValidatorHyper, *, generator: np.random.Generator) -> int:
@@ -37,7 +40,7 @@ class TextStage:
         if not pairs:
             return 0
         rows = self._tokenizer.encode([(pair.query, pair.response) for pair in pairs])
-        targets = torch.tensor([pair.targets for pair in pairs])
+        targets = torch.tensor([pair.targets for pair in pairs], device=self._device)
         lengths = [len(row.ids) for row in rows]
         batches = list(plan_batches(lengths, max_rows=hyper.batch_rows, max_padded_tokens=hyper.batch_tokens))
         optimizer, scheduler = self._make_optimizer(hyper, steps=len(batches))
@@ -71,11 +74,11 @@ class TextStage:
         logits = np.zeros((len(rows), len(TEXT_SCORES)), dtype=np.float32)
         with torch.no_grad():
             for batch in plan_batches([len(row.ids) for row in rows]):
-                logits[batch] = self._logits([rows[number] for number in batch], train=False).numpy()
+                logits[batch] = self._logits([rows[number] for number in batch], train=False).cpu().numpy()
         return logits, np.array([sum(row.types) for row in rows], dtype=np.int64)
 
     def _logits(self, rows: Sequence[TokenRow], *, train: bool) -> Tensor:
-        ids, mask, types = (torch.from_numpy(array) for array in pad_rows(rows).values())
+        ids, mask, types = (torch.from_numpy(array).to(self._device) for array in pad_rows(rows).values())
         with torch.no_grad():
             hidden = self._network.body.lower(ids, mask, types, layers=self._network.shared_layers)
         with torch.set_grad_enabled(train):

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from shammah_chassis.encoder import TOKENIZER_NAME, TextTokenizer
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.neighbours import INDEX_NAME, Floats, NeighbourIndex, QueryEmbedder, load_index, save_index
 from shammah_chassis.text import normalise_query
 
 from shammah_trainer.encoders.base import (
@@ -26,10 +28,12 @@ from shammah_trainer.encoders.base import (
 )
 from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
 from shammah_trainer.encoders.negatives import Pair, make_pairs
-from shammah_trainer.encoders.networks import STATISTICS, Embedder, ValidatorNetwork
+from shammah_trainer.encoders.neighbours import build_index
+from shammah_trainer.encoders.networks import NEIGHBOURS, STATISTICS, Embedder, ValidatorNetwork
 from shammah_trainer.encoders.quality import fit_quality_heads, gather_features, quality_loss
 from shammah_trainer.encoders.results import (
     GradedRow,
+    IndexRow,
     RoleResult,
     TextRow,
     ValidatorHyper,
@@ -50,6 +54,8 @@ def train_validator(
     *,
     hyper: ValidatorHyper,
     seed: int,
+    index: Sequence[IndexRow] = (),
+    device: str = "cpu",
 ) -> RoleResult:
     """Train a validator version from its parent and write it into `out`.
 
@@ -58,7 +64,8 @@ def train_validator(
     the parent (which may have learned from some of them, so the comparison leans to the parent).
 
     No texts leave the text stage as it was; no graded rows leave the quality head as it was; one class only makes it
-    the smoothed prior. A text whose query is among the graded rows is left out.
+    the smoothed prior. A text or an `index` row whose query is among the graded rows is left out. `index` are the train
+    examples that the version carries (see `encoders.neighbours`); no such rows make a version without an index.
 
     Raises:
         InvalidInputError: neither texts nor graded rows, statistics of a wrong length, `hyper.layers` above what the
@@ -70,18 +77,27 @@ def train_validator(
     labels = extend_labels(parent.labels, [*(row.category for row in texts), *(row.category for row in graded)])
     tokenizer_path = parent_folder / TOKENIZER_NAME
     max_tokens = int(parent.config["max_tokens"])
-    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens))
+    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens), device=torch.device(device))
     train_pairs, held_pairs = _make_pairs(texts, graded, hyper, seed=seed)
+    asked = _ask_neighbours(parent_folder, graded, index, most=hyper.index_rows)
 
-    quality_before = quality_loss(network, gather_features(stage, graded, labels), graded)
+    before = gather_features(stage, graded, labels, asked.before)
     text_before = stage.measure(held_pairs)
     started = time.monotonic()
     trained = stage.train(train_pairs, hyper, generator=np.random.default_rng(seed))
     seconds = time.monotonic() - started
     text_after = stage.measure(held_pairs)
-    full, text_only = fit_quality_heads(network, gather_features(stage, graded, labels), graded)
+    features = gather_features(stage, graded, labels, asked.after)
+    network.cpu()
+    quality_before = quality_loss(network, before, graded)
+    full, text_only = fit_quality_heads(network, features, graded, seed=seed)
 
-    save_version(out, network.state_dict(), config=parent.config, labels=labels, tokenizer=tokenizer_path)
+    config = parent.config | {"index_rows": len(asked.index) if asked.index else 0}
+    save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=tokenizer_path)
+    # A round that was stopped may have left one.
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    if asked.index:
+        save_index(asked.index, out)
     pairs = tuple((pair.query, pair.response) for pair in (*held_pairs, *train_pairs))
     difference = _finish_graphs(network, pairs, parent_folder=parent_folder, out=out, max_tokens=max_tokens)
     metrics = {
@@ -92,19 +108,51 @@ def train_validator(
         "text_loss_before": text_before,
         "text_loss_after": text_after,
         "quality_loss_before": quality_before,
-        "quality_loss_after": full.loss,
-        "quality_loss_without_statistics": text_only.loss,
+        "quality_loss_after": full.report.loss,
+        "quality_loss_without_statistics": text_only.report.loss,
         "quality_constant": full.constant,
+        "quality_head": full.kind,
+        "quality_auroc": full.report.auroc,
+        "quality_accepted_share": full.report.accepted_share,
+        "quality_calibration_error": full.report.calibration_error,
+        "index_rows": config["index_rows"],
         "parity": difference,
     }
     return RoleResult(
         text_before + quality_before,
-        text_after + full.loss,
-        parent.config,
+        text_after + full.report.loss,
+        config,
         labels,
         asdict(hyper) | {"seed": seed},
         metrics,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The new index, and what the parent's and the new one say of the graded rows."""
+
+    index: NeighbourIndex | None
+    before: Floats
+    after: Floats
+
+
+def _ask_neighbours(parent_folder: Path, graded: Sequence[GradedRow], rows: Sequence[IndexRow], *, most: int) -> _Asked:
+    seen = {normalise_query(row.query) for row in graded}
+    usable = [row for row in rows if normalise_query(row.query) not in seen]
+    old = load_index(parent_folder)
+    nothing = np.zeros((len(graded), NEIGHBOURS), dtype=np.float32)
+    if old is None and (not usable or not most):
+        return _Asked(None, nothing, nothing)
+    embedder = QueryEmbedder(parent_folder, threads=torch.get_num_threads())
+    try:
+        new = build_index(usable, old, embedder, most=most) if most else None
+        queries = embedder.embed([row.query for row in graded])
+    finally:
+        embedder.close()
+    categories, responses = [row.category for row in graded], [row.response for row in graded]
+    before, after = (index.measure(queries, categories, responses) if index else nothing for index in (old, new))
+    return _Asked(new, before, after)
 
 
 def _finish_graphs(

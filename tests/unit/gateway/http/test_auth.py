@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from shammah_chassis.errors import ForbiddenError, UnauthenticatedError
-from shammah_chassis.scopes import SCOPES, Caller, TokenTable, hash_token
+from shammah_chassis.scopes import SCOPES, Caller
+from shammah_chassis.tokens import TokenTable, hash_token
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.http.app import make_app

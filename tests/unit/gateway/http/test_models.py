@@ -3,7 +3,8 @@ from __future__ import annotations
 import httpx2
 import pytest
 from shammah_chassis.errors import NotFoundError
-from shammah_chassis.scopes import Caller, TokenTable, hash_token
+from shammah_chassis.scopes import Caller
+from shammah_chassis.tokens import TokenTable, hash_token
 from shammah_gateway.feedback import FeedbackDesk
 from shammah_gateway.frontdesk import FrontDesk
 from shammah_gateway.http import feedback_route, models

@@ -391,3 +391,12 @@ def test_settings_make_the_caps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     ledger = open_ledger(GatewaySettings.load())
     assert ledger.caps == Caps(calls={"audit": 1000}, usd_per_day=Decimal("2.50"), at_cap="degrade")
     assert ledger.baseline == "claude-sonnet-5-5"
+
+
+def test_a_call_of_an_earlier_run_is_held_again_without_being_counted_or_refused() -> None:
+    ledger = make_ledger(usd_total=Decimal("0.05"))
+    hold = ledger.hold_again("teach", models=("claude-sonnet-5-5",), worst=Usage(output_tokens=10_000))
+    assert ledger.calls == 0 and ledger.summary().levels[0].held == Decimal("0.1")
+    ledger.book("teach", model="claude-sonnet-5-5", usage=Usage(output_tokens=100), hold=hold)
+    assert ledger.summary().levels[0].held == 0 and ledger.summary().spent_usd == Decimal("0.001")
+    assert ledger.hold_again("teach", models=("no such model",), worst=Usage(output_tokens=1)).amount == 0

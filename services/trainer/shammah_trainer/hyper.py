@@ -1,0 +1,105 @@
+"""What one fine-tuning is told, and what it says afterwards: plain values, written into the manifest.
+
+It knows no model and no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shammah_chassis.errors import InvalidInputError
+
+CompileMode = Literal["auto", "on", "off"]
+Averaging = Literal["off", "ema", "tail"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SftHyper:
+    """Hyper-parameters of one fine-tuning; they are written into the manifest.
+
+    `upper_layers` 0 trains everything, n only the upper n blocks (embeddings frozen). `batch_tokens` counts the tokens
+    of a batch, which are packed without padding. `max_tokens` is the longest example; a longer prompt loses its head.
+    `accumulate` batches make one step. `max_seconds` 0 means no limit; a limit that strikes makes the result depend on
+    the machine's speed.
+
+    `compile_mode`: torch.compile of a block; `auto` on a GPU when the run is long enough to pay for it. `cuda_graph`:
+    a batch is replayed as one CUDA graph when there are enough of them.
+    `averaging`: of the weights over the steps, `ema` with `ema_decay`, or `tail`, the mean of the last `tail_share` of
+    the steps. `dev_checks`: how often the loss on dev rows is measured on the way (0: never); the best weights are
+    kept, and `patience` checks without a better one end the training.
+    `lora_rank` 0 trains the weights themselves, n low-rank additions (peft) that are merged at the end.
+    `save_seconds`: how often the state is saved where a crash can be resumed.
+    """
+
+    epochs: int = 2
+    learning_rate: float = 2e-4
+    upper_layers: int = 0
+    batch_tokens: int = 1024
+    max_rows_per_batch: int = 8
+    max_tokens: int = 512
+    weight_decay: float = 0.0
+    warmup_share: float = 0.1
+    clip_norm: float = 1.0
+    seed: int = 0
+    max_seconds: float = 0.0
+    accumulate: int = 1
+    compile_mode: CompileMode = "auto"
+    cuda_graph: bool = True
+    averaging: Averaging = "off"
+    ema_decay: float = 0.98
+    tail_share: float = 0.2
+    dev_checks: int = 0
+    patience: int = 2
+    lora_rank: int = 0
+    lora_alpha: float = 32.0
+    save_seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SftResult:
+    """Losses in nats per response token (on dev rows when there are any, else on train rows) and what was done.
+
+    `tokens` of one pass over the rows; `seconds` of the steps alone, `prepare_seconds` of compiling and capturing
+    before them. `engine` says how a batch was computed; `notes` are sentences for people: rows left out, memory that
+    ran out, what was resumed.
+    """
+
+    loss_before: float
+    loss_after: float
+    steps: int
+    rows: int
+    dropped: int
+    tokens: int
+    cut_short: bool
+    seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    engine: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Where a run that crashed may be taken up: a folder, and what names the weights that it started from."""
+
+    folder: Path
+    parent: str
+
+
+def check_hyper(hyper: SftHyper) -> None:
+    """Check the ranges that no later part checks.
+
+    Raises:
+        InvalidInputError: a value is out of its range; the message names it.
+    """
+    least = {"epochs": 0, "batch_tokens": 1, "max_rows_per_batch": 1, "max_tokens": 2, "accumulate": 1, "dev_checks": 0}
+    least |= {"patience": 1, "lora_rank": 0}
+    for name, bound in least.items():
+        if getattr(hyper, name) < bound:
+            raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {bound} or more")
+    for name in ("ema_decay", "tail_share"):
+        if not 0 < getattr(hyper, name) < 1:
+            raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: between 0 and 1")
+    if hyper.lora_rank and hyper.upper_layers:
+        raise InvalidInputError("lora_rank and upper_layers are both set; allowed: one of them")

@@ -1,0 +1,200 @@
+"""Forward and backward of one bin on one device: eager, with compiled blocks, or as one replayed CUDA graph.
+
+Bins reach a GPU as one pinned buffer of a fixed shape. It knows the flat model and its loss; the order of bins and the
+optimiser are its caller's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from shammah_trainer.attention import Attention, choose_attention
+from shammah_trainer.batches import BinShape, Filled
+from shammah_trainer.flat_llama import Bin, Block, FlatLlama, run_block
+from shammah_trainer.head_loss import HeadLoss, SoftmaxStep, measure_tokens, softmax_step
+from shammah_trainer.student import Network
+
+_CHUNK = {"cuda": 8192, "cpu": 1024}  # learned ids whose logits exist at once: 1.6 GB or 0.2 GB for 49k words
+_WARM_UPS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class PassOptions:
+    """What is tried: compiled blocks, one CUDA graph."""
+
+    compiled: bool = False
+    graph: bool = False
+
+
+class Passes:
+    """Computes bins of one shape (or of any, without a shape) and adds to gradients and loss."""
+
+    def __init__(
+        self,
+        model: Network,
+        *,
+        longest: int,
+        shape: BinShape | None,
+        options: PassOptions,
+        way: Attention | None = None,
+    ) -> None:
+        """Choose the attention for the device, if `way` does not say it. `longest`: no row is longer."""
+        weight = model.model.embed_tokens.weight
+        self.device: torch.device = weight.device
+        # On a CPU without AMX bf16 is slower than fp32 (measured: 172 against 265 tokens/s).
+        half = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        dtype = torch.bfloat16 if half else torch.float32
+        config = model.config
+        heads, kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
+        way = way or choose_attention(self.device, dtype, heads=heads, kv_heads=kv_heads, size=int(config.head_dim))
+        if way == "rows" and shape is not None:
+            way = "padded"  # a loop over rows can't be compiled
+        self.flat = FlatLlama(model, dtype=dtype, way=way, longest=shape.longest if shape else longest)
+        self.shape = shape
+        self.loss = torch.zeros((), dtype=torch.float32, device=self.device)
+        self.notes: list[str] = []
+        self.seconds = 0.0
+        self._options = options
+        self._block: Block = run_block
+        self._softmax: SoftmaxStep = softmax_step
+        self.chunk = _CHUNK.get(self.device.type, 1024)
+        self._buffer: Tensor | None = None
+        self._graph: Any = None
+
+    @property
+    def engine(self) -> str:
+        """How a bin is computed, in words."""
+        words = [str(self.flat.geometry.dtype).removeprefix("torch."), f"{self.flat.geometry.way} attention"]
+        words += ["compiled"] if self._block is not run_block else []
+        words += ["CUDA graph"] if self._graph is not None else []
+        return ", ".join(words)
+
+    def add(self, staged: Tensor | Bin) -> None:
+        """Run forward and backward of a staged bin, adding to the gradients and to `loss`; waits for nothing."""
+        if isinstance(staged, Bin):
+            self._run(staged)
+            return
+        self._load(staged)
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._run(self._view())
+
+    def prepare(self, staged: Tensor | Bin) -> None:
+        """Compile and capture as the options say, trying on a real bin; what fails is noted and done without.
+
+        Gradients and loss hold leftovers afterwards: clear them.
+        """
+        if isinstance(staged, Bin) or not (self._options.compiled or self._options.graph):
+            return
+        started = time.monotonic()
+        self._load(staged)
+        if self._options.compiled:
+            self._compile()
+        if self._options.graph and self.device.type == "cuda":
+            self._capture()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds = time.monotonic() - started
+
+    def close(self) -> None:
+        """Let the graph's memory go."""
+        self._graph = None
+        self._buffer = None
+
+    def _run(self, batch: Bin) -> None:
+        states = self.flat.compute_states(batch, self._block)
+        targets = batch.targets.long()
+        loss = HeadLoss.apply(states, self.flat.head, targets, batch.weights, self.chunk, self._softmax)
+        self.loss += loss.detach()
+        loss.backward()
+
+    def _load(self, staged: Tensor) -> None:
+        if self._buffer is None:
+            self._buffer = torch.empty_like(staged, device=self.device)
+        self._buffer.copy_(staged, non_blocking=True)
+
+    def _view(self) -> Bin:
+        if self._buffer is None or self.shape is None:
+            raise RuntimeError("nothing was loaded")
+        shape = self.shape
+        sizes = [shape.tokens, shape.tokens, shape.segments + 1, shape.labels, shape.labels, shape.labels]
+        ids, places, bounds, at, targets, weights = self._buffer.split(sizes)
+        return Bin(ids, places, bounds, at, targets, weights.view(torch.float32))
+
+    def _compile(self) -> None:
+        try:
+            self._block = torch.compile(run_block, dynamic=False, fullgraph=True)
+            self._softmax = torch.compile(softmax_step, dynamic=False, fullgraph=True)
+            self._run(self._view())
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, OSError, ImportError) as error:
+            self._block, self._softmax = run_block, softmax_step
+            self.notes.append(f"torch.compile failed, so blocks run eagerly: {_first_line(error)}")
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(_WARM_UPS):
+                self._run(self._view())
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads (prefetching) may take memory meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                self._run(self._view())
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self.notes.append(f"no CUDA graph could be captured: {_first_line(error)}")
+            return
+        self._graph = graph
+
+
+def stage(filled: Filled, *, shape: BinShape | None, device: torch.device) -> Tensor | Bin:
+    """Bring a bin into the form that `Passes.add` takes: on the device, or (with a shape) as one pinned buffer."""
+    if shape is None:
+        return _to_bin(filled, device)
+    parts = (filled.ids, filled.places, filled.bounds, filled.at, filled.targets, filled.weights.view(np.int32))
+    packed = torch.from_numpy(np.concatenate(parts).astype(np.int32, copy=False))
+    return packed.pin_memory() if device.type == "cuda" else packed
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def measure(passes: Passes, bins: Sequence[Filled]) -> tuple[float, float, int, int]:
+    """Return the weighted loss sum, the sum of weights, the rows that greedy decoding would answer right, and all rows.
+
+    A row counts as right when each of its learned ids is the likeliest after those before it. Bins are unpadded; rows
+    without learned ids are not counted.
+    """
+    loss = weight = 0.0
+    right = rows = 0
+    for filled in bins:
+        batch = _to_bin(filled, passes.device)
+        states = passes.flat.compute_states(batch)
+        losses, hits = measure_tokens(states, passes.flat.head, batch.targets.long(), chunk=passes.chunk)
+        loss += float((losses.double() * batch.weights.double()).sum())
+        weight += float(filled.weights.sum(dtype=np.float64))
+        row = np.searchsorted(filled.bounds, filled.at, side="right") - 1
+        wrong = np.unique(row[~hits.cpu().numpy()])
+        seen = len(np.unique(row))
+        right, rows = right + seen - len(wrong), rows + seen
+    return loss, weight, right, rows
+
+
+def _to_bin(filled: Filled, device: torch.device) -> Bin:
+    parts = (filled.ids, filled.places, filled.bounds, filled.at, filled.targets, filled.weights)
+    return Bin(*(torch.from_numpy(np.ascontiguousarray(part)).to(device) for part in parts))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
