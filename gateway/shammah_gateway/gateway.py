@@ -177,6 +177,19 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
     feedback = FeedbackDesk(recorder, daily_weight=settings.feedback_daily_weight)
     trainer = TrainerClient(settings.trainer_target, token)
     jobs = JobBook(own / "jobs")
+    tools = ToolContext(
+        cascade=cascade,
+        roles=roles,
+        releases=releases,
+        trainer=trainer,
+        teacher=teacher,
+        sink=recorder,
+        jobs=jobs,
+        monitor=monitor,
+        hold_seconds=settings.hold_seconds,
+        consent=consent,
+        agreement=_agreement(settings),
+    )
     return Gateway(
         settings=settings,
         bus=bus,
@@ -196,24 +209,16 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         feedback=feedback,
         desk=FrontDesk(cascade, monitor, feedback, ledger, consent.counts),
         housekeeper=Housekeeper(store, releases, monitor),
-        tools=ToolContext(
-            cascade=cascade,
-            roles=roles,
-            releases=releases,
-            trainer=trainer,
-            teacher=teacher,
-            sink=recorder,
-            jobs=jobs,
-            monitor=monitor,
-            hold_seconds=settings.hold_seconds,
-            consent=consent,
-            agreement=AgreementPolicy(
-                share=settings.teach_agreement_share,
-                most=settings.teach_agreement_max,
-                callers=settings.teach_agreement_callers,
-            ),
-        ),
+        tools=tools,
         consent=consent,
+    )
+
+
+def _agreement(settings: GatewaySettings) -> AgreementPolicy:
+    return AgreementPolicy(
+        share=settings.teach_agreement_share,
+        most=settings.teach_agreement_max,
+        callers=settings.teach_agreement_callers,
     )
 
 

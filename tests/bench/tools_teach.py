@@ -45,7 +45,7 @@ from system import ROOT, Figure, need_data, pull_models, running, with_client
 from tools_results import merge_figures
 
 sys.path.insert(0, str(ROOT / "tests"))
-FAMILIES = ("spam_sms", "sentiment_reviews", "topic_stackoverflow", "tool_call_snips")
+FAMILIES = ("spam_sms", "sentiment_reviews", "topic_stackoverflow", "extract_restaurant8k")
 SEED = 11
 CHARS_A_TOKEN = 4
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -36,8 +34,8 @@ from shammah_trainer.jobs import JobBook, TrainJob
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.problems import StoppedError
 from shammah_trainer.publishing import publish, read_champion, read_wanted, write_first_champion
+from shammah_trainer.readings import load_last_round, measure_resident_bytes
 from shammah_trainer.release_zero import build_release_zero
-from shammah_trainer.round_log import last_rounds
 from shammah_trainer.round_plan import count_fresh
 from shammah_trainer.runner import Runner, RunnerParts
 from shammah_trainer.samples import draw_samples
@@ -375,30 +373,6 @@ class TrainerEngine:
             aside = path.with_name(f".{path.name}.{os.getpid()}")
             aside.write_text(stage + "\n", "utf-8")
             aside.replace(path)
-
-
-def measure_resident_bytes() -> int:
-    """Return the resident size of this process now, in bytes."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def encode_result(job: TrainJob) -> str:
-    """Return the result of a job as JSON; "" while there is none."""
-    return json.dumps(job.result, sort_keys=True) if job.result else ""
-
-
-def load_last_round(ledger: Ledger) -> TrainJob | None:
-    """Return the newest finished round of an earlier process as a job."""
-    for entry in last_rounds(ledger, 1):
-        job = TrainJob(entry.id, created_at=entry.started, started_at=entry.started)
-        if entry.state in ("published", "done"):
-            job.finish(entry.result)
-        else:
-            job.fail("interrupted", str(entry.result.get("error", "interrupted")))
-        job.ended_at = entry.ended
-        return job
-    return None
 
 
 def _note(job: TrainJob, stage: str, fraction: float) -> None:

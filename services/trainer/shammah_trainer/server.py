@@ -12,9 +12,10 @@ from shammah_chassis.metrics import Reading
 from shammah_chassis.serving import ServiceParts
 
 from shammah_trainer.config import TrainerSettings
-from shammah_trainer.engine import TrainerEngine, encode_result, measure_resident_bytes
+from shammah_trainer.engine import TrainerEngine
 from shammah_trainer.ingest import Outcome
 from shammah_trainer.jobs import JobState, TrainJob
+from shammah_trainer.readings import encode_result, measure_resident_bytes
 
 SERVICE_NAME = "shammah.v1.TrainerService"
 MOST_CHECKED = 1000

@@ -218,9 +218,7 @@ async def test_a_teacher_that_repeats_itself_is_not_asked_for_ever(site: Site, s
 async def test_a_budget_that_ends_half_way_queues_what_was_paid_for_and_says_so(
     tmp_path: Path, stub: WritingStub
 ) -> None:
-    site = Site(
-        tmp_path, stub, ledger=make_ledger(calls_total=2), agreement=AgreementPolicy(share=0), mode="never"
-    )
+    site = Site(tmp_path, stub, ledger=make_ledger(calls_total=2), agreement=AgreementPolicy(share=0), mode="never")
     result = await site.call(count=60, difficulty="hard")
     assert (result.queued, result.missing) == (40, 20)
     assert "budget" in result.note and len(site.sink.examples) == 40

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
 from shammah_trainer.encoders.negatives import Pair, make_pairs
 from shammah_trainer.encoders.neighbours import build_index
 from shammah_trainer.encoders.networks import NEIGHBOURS, STATISTICS, Embedder, ValidatorNetwork
-from shammah_trainer.encoders.quality import fit_quality_heads, gather_features, quality_loss
+from shammah_trainer.encoders.quality import FittedHead, fit_quality_heads, gather_features, quality_loss
 from shammah_trainer.encoders.results import (
     GradedRow,
     IndexRow,
@@ -108,13 +109,7 @@ def train_validator(
         "text_loss_before": text_before,
         "text_loss_after": text_after,
         "quality_loss_before": quality_before,
-        "quality_loss_after": full.report.loss,
-        "quality_loss_without_statistics": text_only.report.loss,
-        "quality_constant": full.constant,
-        "quality_head": full.kind,
-        "quality_auroc": full.report.auroc,
-        "quality_accepted_share": full.report.accepted_share,
-        "quality_calibration_error": full.report.calibration_error,
+        **_describe_heads(full, text_only),
         "index_rows": config["index_rows"],
         "parity": difference,
     }
@@ -126,6 +121,19 @@ def train_validator(
         asdict(hyper) | {"seed": seed},
         metrics,
     )
+
+
+def _describe_heads(full: FittedHead, text_only: FittedHead) -> dict[str, Any]:
+    """Return what the fits of both heads say of themselves."""
+    return {
+        "quality_loss_after": full.report.loss,
+        "quality_loss_without_statistics": text_only.report.loss,
+        "quality_constant": full.constant,
+        "quality_head": full.kind,
+        "quality_auroc": full.report.auroc,
+        "quality_accepted_share": full.report.accepted_share,
+        "quality_calibration_error": full.report.calibration_error,
+    }
 
 
 @dataclass(frozen=True, slots=True)
