@@ -74,8 +74,11 @@ class JobStore:
             _log.warning("job %s can't be kept on disk: %s", record.id, error)
 
     def remove(self, job: str) -> None:
-        """Forget a job."""
-        self._path(job).unlink(missing_ok=True)
+        """Forget a job; a file that can't be removed stays, and fails nobody."""
+        try:
+            self._path(job).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("the record of job %s can't be removed: %s", job, error)
 
     def _path(self, job: str) -> Path:
         return self._folder / f"{job}.json"

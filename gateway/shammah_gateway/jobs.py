@@ -268,6 +268,13 @@ class JobBook:
                 told = await work.stop(record)
             except ShammahError as error:
                 told = f"what it began elsewhere may go on: {error.message}"
+            finally:
+                # Whatever went wrong, its place is free again.
+                self._note_cancelled(record, told)
+        else:
+            self._note_cancelled(record, told)
+
+    def _note_cancelled(self, record: JobRecord, told: str) -> None:
         record.state, record.stage = "cancelled", "cancelled"
         record.error_code, record.error_message = "cancelled", told or "stopped by its caller"
         self._end(record)
@@ -281,11 +288,12 @@ class JobBook:
         record.arguments, record.saved = {}, {}
         self._works.pop(record.id, None)
         self._store.note(record)
-        self._forget_oldest()
+        self._forget_oldest(record.owner)
         self._changed.notify()
 
-    def _forget_oldest(self) -> None:
-        ended = sorted(name for name, record in self._records.items() if record.ended)
+    def _forget_oldest(self, owner: str) -> None:
+        # Each caller's own: nobody pushes out the request ids of another.
+        ended = sorted(name for name, record in self._records.items() if record.ended and record.owner == owner)
         for name in ended[: max(0, len(ended) - MAX_KEPT)]:
             self._keys.pop(self._records.pop(name).key, None)
             self._failures.pop(name, None)

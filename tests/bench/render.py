@@ -13,6 +13,8 @@ def main() -> None:
     lines = ["# Measured results", "", "Rendered by `make results` from `results/*.json`; never edited by hand.", ""]
     for path in sorted((HERE / "results").glob("*.json")):
         result = json.loads(path.read_text("utf-8"))
+        if "figures" not in result:  # a list of rows, say
+            continue
         lines += [f"## {path.stem}", "", f"`{result['command']}`, {result['date']}, {result['machine']}", ""]
         lines += ["| figure | value | unit | peer | note |", "|---|---|---|---|---|"]
         for figure in result["figures"]:

@@ -5,6 +5,7 @@ Standard output carries results, standard error progress and errors. Exit codes:
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -19,6 +20,7 @@ from shammah_chassis.errors import ShammahError
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_ENUM = re.compile(r"(?:JOB_STATE|RISK_LEVEL)_([A-Z]+)")
 # A pipe has no width: tables are then laid out for a wide page instead of 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 140
 out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
@@ -41,13 +43,27 @@ def named_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_dict(message: Message) -> dict[str, object]:
-    """Return a protobuf message as plain values with the field names of the proto, unset fields included."""
-    return MessageToDict(
+    """Return a protobuf message as plain values with the field names of the proto, unset fields included.
+
+    Enums are the words of the tools' schemas ("done", "medium"), as every other face says them.
+    """
+    values = MessageToDict(
         message,
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=True,
         use_integers_for_enums=False,
     )
+    return {name: _plain(value) for name, value in values.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, str) and (found := _ENUM.fullmatch(value)):
+        return found[1].lower()
+    return value
 
 
 def percent(value: float) -> str:

@@ -13,10 +13,11 @@ from typing import Any
 from google.protobuf.json_format import ParseDict, ParseError
 from rich.table import Table
 from shammah.v1 import gateway_pb2, types_pb2
-from shammah_chassis.errors import InvalidInputError, ShammahError
+from shammah_chassis.errors import InvalidInputError
 
 from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import as_dict, err, out, percent
+from shammah_gateway.job_record import name_failure
 from shammah_gateway.wire import REQUEST_ID_KEY
 
 JOB_WAIT_SECONDS = 20.0
@@ -46,6 +47,9 @@ async def call_tool(
     if name not in TOOL_CALLS:
         raise InvalidInputError(f"no tool {name!r}; there are {', '.join(TOOL_CALLS)}")
     method, kind = TOOL_CALLS[name]
+    if arguments.get("examples") == []:
+        # On the wire an empty list is none at all: the teacher would be asked, and paid.
+        raise InvalidInputError("examples is an empty list; give 1 to 256 examples, or leave it out")
     try:
         request = ParseDict(arguments, kind())
     except ParseError as error:
@@ -58,7 +62,7 @@ async def call_tool(
         await follow_job(client, answer.job.id)
         answer = await client.call(getattr(client.stub, method), kind(job=answer.job.id), timeout=60)
     if has_job and answer.job.state == types_pb2.JOB_STATE_FAILED:
-        raise ShammahError(f"{name} failed: {answer.job.error_code}: {answer.job.error_message}")
+        raise name_failure(answer.job.error_code, answer.job.error_message or f"job {answer.job.id} failed")
     return as_dict(answer)
 
 

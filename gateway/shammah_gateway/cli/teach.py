@@ -15,7 +15,7 @@ from typing import Any
 
 import typer
 from rich.table import Table
-from shammah_chassis.errors import InvalidInputError, UnavailableError
+from shammah_chassis.errors import ArtifactError, InvalidInputError, UnavailableError
 
 from shammah_gateway.cli.console import err, out, percent
 from shammah_gateway.cli.learn import read_rows
@@ -103,7 +103,7 @@ def run_teaching(data_dir: Path, options: TeachOptions, *, claude: Claude, as_js
         values.setdefault("planner", await choose_planner(place))
         return await teach(place, TeachSettings(**values), watch)
 
-    report = _run(work, shown)
+    report = _run(work, shown, data_dir)
     if as_json:
         sys.stdout.write(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     else:
@@ -114,11 +114,15 @@ def run_teaching(data_dir: Path, options: TeachOptions, *, claude: Claude, as_js
     return 1 if report["state"] in BAD else 0
 
 
-def _run(work: Callable[[], Coroutine[Any, Any, Report]], shown: list[Display]) -> Report:
+def _run(work: Callable[[], Coroutine[Any, Any, Report]], shown: list[Display], data_dir: Path) -> Report:
     try:
         return asyncio.run(work())
     except KeyboardInterrupt:
-        err.print("stopped; what runs in the gateway goes on. Resume with: shammah teach --resume last")
+        if not shown:
+            err.print("stopped before a session was begun")
+        else:
+            again = f"shammah --data-dir {data_dir} teach --resume last"
+            err.print(f"stopped; what runs in the gateway goes on. Resume with: {again}", markup=False)
         raise typer.Exit(130) from None
     finally:
         for display in shown:
@@ -129,7 +133,12 @@ def print_sessions(root: Path) -> None:
     """Print the sessions of a data folder, oldest first."""
     table = Table("session", "begun", "planner", "goal", "steps", "state", "before", "after", "USD")
     for folder in list_sessions(root):
-        entries = read_journal(folder)
+        try:
+            entries = read_journal(folder)
+        except ArtifactError as error:
+            # One session that can't be read hides no other.
+            err.print(f"{error.code}: {error.message}", markup=False)
+            continue
         if not entries:
             continue
         settings = current_settings(entries)
@@ -147,7 +156,8 @@ def _read_shares(folder: Path) -> tuple[str, str, str]:
         report = json.loads((folder / "report.json").read_text("utf-8"))
     except (OSError, ValueError):
         return "-", "-", "-"
-    return percent(report["before"]), percent(report["after"]), show_usd(Decimal(report["cost_usd"]))
+    before = "-" if report["before"] is None else percent(report["before"])
+    return before, percent(report["after"]), show_usd(Decimal(report["cost_usd"]))
 
 
 def _read_probes(files: tuple[Path, ...]) -> list[Probe]:

@@ -146,16 +146,19 @@ class AuditLog:
                 done.set_result(None)
 
     def _fail(self, error: ShammahError, batch: list[_Waiting]) -> None:
-        if self._failure is None:
-            _log.error("%s", error.message)
+        began = self._failure is None
         self._failure = error
-        kept = []
+        kept: list[_Waiting] = []
         for waiting in batch:
             done = waiting[1]
             if done is None:
                 kept.append(waiting)
             elif not done.done():
                 done.set_exception(_refuse(error))
+        if began:
+            _log.error("%s", error.message)
+            # It is what is tried again by itself: without a line that waits, nothing would find that all is well again.
+            kept.append((Note(self._clock(), "not_writable", "", {"problem": error.message}), None))
         self._waiting.extendleft(reversed(kept))
 
 

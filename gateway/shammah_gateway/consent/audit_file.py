@@ -97,8 +97,11 @@ class AuditFile:
             os.fsync(handle)
         except OSError:
             # Half a line would look as if somebody had cut it.
-            with contextlib.suppress(OSError):
+            try:
                 os.ftruncate(handle, self._size)
+            except OSError:
+                # The next write opens the file again: what was torn is found, cut off and told of there.
+                self.close()
             raise
 
     def _find_head(self) -> bytes:

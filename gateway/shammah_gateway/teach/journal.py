@@ -44,7 +44,8 @@ class Journal:
             StorageFullError: there is no room; what was written of the line is taken back.
         """
         entry: Entry = {"n": len(self.entries) + 1, "at": time.time(), "kind": kind, **values}
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        # In ASCII: a lone surrogate, which a model may write, has no UTF-8.
+        line = json.dumps(entry).encode() + b"\n"
         size = os.lseek(self._file, 0, os.SEEK_END)
         with storage_errors("the journal"):
             try:

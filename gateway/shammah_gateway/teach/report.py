@@ -13,7 +13,7 @@ from shammah_chassis.atomic import write_atomic
 
 from shammah_gateway.cli.console import missing, percent
 from shammah_gateway.money.caps import show_usd
-from shammah_gateway.teach.findings import describe_exam_needs, list_exam_needs, measure, read_findings
+from shammah_gateway.teach.findings import Finding, describe_exam_needs, list_exam_needs, measure, read_findings
 from shammah_gateway.teach.journal import Entry
 from shammah_gateway.teach.settings import TeachSettings, read_settings
 
@@ -26,7 +26,8 @@ def make_report(session: str, entries: Sequence[Entry], *, cost: Decimal) -> dic
     settings = current_settings(entries)
     calls = list(_list_calls(entries))
     analyses = [call["value"] for call in calls if call["tool"] == "analyze_model" and "value" in call]
-    before = read_findings(analyses[0]) if analyses else {}
+    first = _find_first_look(calls)
+    before = read_findings(first) if first is not None else {}
     after = read_findings(analyses[-1]) if analyses else {}
     ends = [entry for entry in entries if entry["kind"] == "end"]
     taught = _count_taught(calls)
@@ -38,7 +39,7 @@ def make_report(session: str, entries: Sequence[Entry], *, cost: Decimal) -> dic
         "measured": "mean over the categories of the certified local share on dev rows, by analyze_model"
         if settings.goal.measure == "local_share"
         else "mean over the categories of the student's accuracy on dev rows, by analyze_model",
-        "before": measure(before, settings.categories, settings.goal) if before else 0.0,
+        "before": _measure_before(before, settings),
         "after": measure(after, settings.categories, settings.goal),
         "state": ends[-1]["state"] if ends else "open",
         "reason": ends[-1]["reason"] if ends else "it has not ended",
@@ -81,7 +82,7 @@ def describe_report(report: Mapping[str, Any]) -> str:
         f"Planner {report['planner']}, teacher {report['teacher'] or 'none'}, goal {report['goal']}.",
         f"Ended: {report['state']}: {report['reason']}",
         "",
-        f"{report['measured'].capitalize()}: {percent(report['before'])} before, {percent(report['after'])} after.",
+        f"{report['measured'].capitalize()}: {_show(report['before'])} before, {percent(report['after'])} after.",
         f"{report['rounds']} rounds, {report['examples']} examples queued, {show_usd(Decimal(report['cost_usd']))} "
         f"(of it the planner's own calls {show_usd(Decimal(report['planner_usd']))}), "
         f"{report['seconds']:.0f} s of tool calls.",
@@ -151,6 +152,26 @@ def _list_calls(entries: Sequence[Entry]) -> list[dict[str, Any]]:
     return [calls[step] for step in sorted(calls)]
 
 
+def _find_first_look(calls: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return what the first analysis said; None where a round came before it: that is no state from before."""
+    for call in calls:
+        if "value" not in call:
+            continue
+        if call["tool"] == "train":
+            return None
+        if call["tool"] == "analyze_model":
+            value: Mapping[str, Any] = call["value"]
+            return value
+    return None
+
+
+def _measure_before(found: Mapping[str, Finding], settings: TeachSettings) -> float | None:
+    """Return how far the goal was at first. Without a look nothing was certified, and the accuracy is not known."""
+    if found:
+        return measure(found, settings.categories, settings.goal)
+    return 0.0 if settings.goal.measure == "local_share" else None
+
+
 def _count_taught(calls: Sequence[Mapping[str, Any]]) -> Counter[str]:
     taught: Counter[str] = Counter()
     for call in calls:
@@ -169,14 +190,15 @@ def _count_rejected(calls: Sequence[Mapping[str, Any]]) -> Counter[str]:
 
 
 def _describe_category(row: Mapping[str, Any]) -> str:
-    def show(value: float | None) -> str:
-        return "-" if value is None else percent(value)
-
     certified = "yes" if row["certified"] else f"no, {missing(row['rows_missing'])}"
     return (
-        f"| {row['category']} | {row['taught']} | {show(row['accuracy_before'])} -> {show(row['accuracy_after'])} | "
-        f"{show(row['local_share_before'])} -> {show(row['local_share_after'])} | {certified} |"
+        f"| {row['category']} | {row['taught']} | {_show(row['accuracy_before'])} -> {_show(row['accuracy_after'])} | "
+        f"{_show(row['local_share_before'])} -> {_show(row['local_share_after'])} | {certified} |"
     )
+
+
+def _show(value: float | None) -> str:
+    return "-" if value is None else percent(value)
 
 
 def _short(value: object) -> str:

@@ -65,3 +65,11 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     os.utime(tmp_path / f".aside-{record.id}", (1.0, 1.0))
     assert JobStore(tmp_path).load() == []
     assert os.listdir(tmp_path) == []
+
+
+def test_a_record_that_cannot_be_removed_fails_nobody(tmp_path: Path) -> None:
+    store = JobStore(tmp_path)
+    job = new_ulid()
+    (tmp_path / f"{job}.json").mkdir()
+    store.remove(job)
+    assert (tmp_path / f"{job}.json").is_dir()

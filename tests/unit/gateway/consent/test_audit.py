@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -161,8 +163,47 @@ async def test_without_room_a_note_is_refused_jots_wait_and_all_is_well_with_roo
     assert log.warning == ""
     log.check()
     await log.close()
-    assert [row["event"] for row in rows(small_disk / "log")] == ["tool", "tool_done", "tool"]
+    assert [row["event"] for row in rows(small_disk / "log")] == ["tool", "not_writable", "tool_done", "tool"]
     assert verify(small_disk / "log").problem == ""
+
+
+async def test_that_it_can_be_written_again_is_found_without_another_line(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.write_text("a file where the folder should be")
+    log = AuditLog(folder)
+    with pytest.raises(StorageFullError):
+        await log.note("tool", caller="bob", what={})
+    folder.unlink()
+    await until(lambda: not log.warning)
+    # A call that changes nothing looks at this alone: it would be refused for ever.
+    log.check()
+    await log.close()
+    assert [row["event"] for row in rows(folder)] == ["not_writable"]
+
+
+async def test_half_a_line_that_could_not_be_cut_off_is_cut_off_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = AuditLog(tmp_path)
+    await log.note("tool", caller="bob", what={"n": 0})
+
+    def tear(handle: int, data: memoryview) -> int:
+        whole(handle, bytes(data[:5]))
+        raise OSError(errno.EIO, "broken")
+
+    def refuse(handle: int, size: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    whole = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", tear)
+        patch.setattr(os, "ftruncate", refuse)
+        with pytest.raises(StorageFullError):
+            await log.note("tool", caller="bob", what={"n": 1})
+    await log.note("tool", caller="bob", what={"n": 2})
+    await log.close()
+    assert [row["event"] for row in rows(tmp_path)] == ["tool", "torn_line", "not_writable", "tool"]
+    assert verify(tmp_path).problem == ""
 
 
 async def test_jots_that_find_no_room_for_long_are_counted_and_the_log_says_so(tmp_path: Path) -> None:

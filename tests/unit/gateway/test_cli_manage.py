@@ -1,0 +1,29 @@
+"""Calls of the tools by the command line."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from shammah.v1 import gateway_pb2, types_pb2
+from shammah_chassis.errors import BudgetError
+from shammah_gateway.cli.client import GatewayClient
+from shammah_gateway.cli.manage import call_tool
+
+
+class FakeClient:
+    """Answers each call with a job that has failed."""
+
+    class stub:
+        GenerateTrainingData = "GenerateTrainingData"
+
+    async def call(self, method: object, request: object, **options: Any) -> gateway_pb2.GenerateTrainingDataResponse:
+        job = types_pb2.Job(
+            id="J", state=types_pb2.JOB_STATE_FAILED, error_code=BudgetError.code, error_message="all spent"
+        )
+        return gateway_pb2.GenerateTrainingDataResponse(job=job)
+
+
+async def test_a_job_that_failed_is_told_by_its_own_code() -> None:
+    with pytest.raises(BudgetError, match=r"^all spent$"):
+        await call_tool(cast("GatewayClient", FakeClient()), "generate_training_data", {"category": "a"}, wait=True)
