@@ -9,12 +9,12 @@ import time
 from shammah_chassis.artifacts import ArtifactStore
 from shammah_chassis.checkpoints import Checkpoint
 from shammah_chassis.errors import ShammahError
+from shammah_chassis.tasks import stop_tasks
 from shammah_chassis.ulid import new_ulid
 
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.releases import ReleaseController
 from shammah_gateway.retention import collect_garbage
-from shammah_gateway.tasks import stop_tasks
 
 CHECKPOINT_QUERIES = 100
 LOOK_SECONDS = 5.0

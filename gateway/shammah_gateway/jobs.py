@@ -22,13 +22,13 @@ from shammah_chassis.errors import (
     UnavailableError,
 )
 from shammah_chassis.scopes import Caller
+from shammah_chassis.tasks import stop_tasks
 from shammah_chassis.ulid import new_ulid
 
 from shammah_gateway.changes import Changes
 from shammah_gateway.job_record import JobRecord, digest_of, name_failure
 from shammah_gateway.job_store import JobStore
 from shammah_gateway.job_work import Progress, Work
-from shammah_gateway.tasks import stop_tasks
 
 MAX_WAIT_SECONDS = 25.0
 MAX_RUNNING = 16

@@ -17,6 +17,7 @@ from shammah_chassis.errors import ShammahError
 from shammah_chassis.examples import MAX_RESPONSE_CHARS, Example, Provenance, default_grader
 from shammah_chassis.grading import grade
 from shammah_chassis.releases import Release
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_gateway.coins import Coins, Toss
 from shammah_gateway.consent.consent import Consent
@@ -24,7 +25,6 @@ from shammah_gateway.monitor import Monitor
 from shammah_gateway.ports import ExampleSink
 from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.student import Student, Trial
-from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.teachers.base import Teacher, TeacherAnswer
 from shammah_gateway.values import Answer, Attempt, Query
 

@@ -16,9 +16,9 @@ from shammah.v1 import generator_pb2_grpc, models_pb2, models_pb2_grpc, router_p
 from shammah_chassis.channels import channel
 from shammah_chassis.manifest import ROLES
 from shammah_chassis.status import to_error
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_gateway.changes import Changes
-from shammah_gateway.tasks import stop_tasks
 
 RECONNECT_SECONDS = 0.25
 # How long a pod is still tried after its watch broke.

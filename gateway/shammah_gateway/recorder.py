@@ -13,10 +13,10 @@ from shammah_chassis.bus import Bus
 from shammah_chassis.errors import ShammahError, StorageFullError, UnavailableError
 from shammah_chassis.examples import Envelope, Example, pack_envelopes
 from shammah_chassis.spool import Spool
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_gateway.consent.consent import Consent
 from shammah_gateway.ports import Recorded
-from shammah_gateway.tasks import stop_tasks
 
 DRAIN_SECONDS = 1.0
 PUBLISH_SECONDS = 2.0

@@ -22,12 +22,12 @@ from shammah_chassis.errors import (
     UnavailableError,
 )
 from shammah_chassis.releases import Champion, Release, Wanted
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_gateway.changes import Changes
 from shammah_gateway.consent.audit import AuditLog
 from shammah_gateway.keys import CHAMPION, WANTED, DesiredKeys
 from shammah_gateway.pods import Pods
-from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.transitions import default_rollback, promoted, settled
 
 # News come by the watches; this is only for what they can miss (a watch that is being opened again).

@@ -63,7 +63,7 @@ class Size:
     tests: int
 
 
-FULL = Size(pool=600, exam=150, examples=160, rounds=6, goal=0.6, alpha=0.1, tests=100)
+FULL = Size(pool=600, exam=240, examples=160, rounds=6, goal=0.6, alpha=0.1, tests=100)
 QUICK = Size(pool=60, exam=30, examples=60, rounds=2, goal=0.6, alpha=0.3, tests=50)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shammah_chassis.examples import Example
+from shammah_chassis.tasks import stop_tasks
 from shammah_chassis.tokens import Entry, TokenTable
 
 from shammah_gateway.config import GatewaySettings
@@ -19,7 +20,6 @@ from shammah_gateway.consent.calls import CallLog
 from shammah_gateway.consent.counts import TrafficCounts
 from shammah_gateway.consent.gate import TeacherGate
 from shammah_gateway.consent.masking import Masker, mask_example, mask_value, open_masker
-from shammah_gateway.tasks import stop_tasks
 from shammah_gateway.teachers.upstreams import read_host
 
 FLUSH_SECONDS = 60

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from shammah_chassis.errors import UnavailableError
 from shammah_chassis.scopes import Caller
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_gateway.changes import Changes
 from shammah_gateway.mcp.words import STOPPING
-from shammah_gateway.tasks import stop_tasks
 
 # ("session", caller, session id, id of the JSON-RPC request) or ("request", caller, the client's own request id).
 Key = tuple[str, ...]

@@ -14,11 +14,11 @@ from mcp.server.auth.provider import AccessToken
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.server.transport_security import TransportSecuritySettings
 from shammah_chassis.scopes import Caller
+from shammah_chassis.tasks import stop_tasks
 from starlette.types import Receive, Scope, Send
 
 from shammah_gateway.mcp.calls import Calls
 from shammah_gateway.mcp.server import CALLER_SCOPE, CallTool, make_server
-from shammah_gateway.tasks import stop_tasks
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 MAX_SESSIONS = 256

@@ -23,6 +23,7 @@ from shammah_chassis.errors import InvalidInputError, NotFoundError, ShammahErro
 from shammah_chassis.examples import Example
 from shammah_chassis.lease import Lease
 from shammah_chassis.settings import read_secret
+from shammah_chassis.tasks import stop_tasks
 from shammah_chassis.ulid import new_ulid
 
 from shammah_trainer.base_models import find_models_dir, pull
@@ -108,9 +109,7 @@ class TrainerEngine:
         self._ready = False
         if self._runner is not None:
             self._runner.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await stop_tasks(self._tasks)
         if self._round is not None:
             await asyncio.gather(self._round, return_exceptions=True)
         if self._intake is not None:

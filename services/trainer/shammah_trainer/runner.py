@@ -24,6 +24,7 @@ from shammah_chassis.errors import ConflictError, PreconditionError, ShammahErro
 from shammah_chassis.lease import Lease
 from shammah_chassis.manifest import ROLES, Role, read_manifest
 from shammah_chassis.releases import Release
+from shammah_chassis.tasks import stop_tasks
 
 from shammah_trainer.forget import STALE
 from shammah_trainer.intake import Intake
@@ -176,9 +177,7 @@ class Runner:
         except (OSError, SafetensorError) as error:
             raise _name_disk_error(error) from error
         finally:
-            renewing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await renewing
+            await stop_tasks([renewing])
 
     async def _keep_lease(self) -> None:
         while True:

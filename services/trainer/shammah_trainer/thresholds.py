@@ -14,7 +14,7 @@ from shammah_chassis.errors import InvalidInputError
 
 from shammah_trainer.intervals import binomial_cdf
 
-_NEAR_BEST = 0.05  # starts whose chances to pass are this close to the best one are as good
+_NEAR_BEST = 0.05  # a stricter start is taken when its chance to pass is this close to the best one
 
 
 def order_thresholds(
@@ -30,10 +30,8 @@ def order_thresholds(
 
     `scores` and `goods` are the dev rows that passed the prefilter. The grid is spread evenly over the accepted
     counts. A fixed sequence stops at its first failure, so thresholds too strict to gather evidence must not come
-    first: given `exam_rows` (expected exam rows that pass the prefilter) the list starts at the middle one of
-    those whose chance to pass P(Bin(n, alpha) <= errors) <= level, extrapolated from dev, is within .05 of the best.
-    Not the strictest: the quality head was fitted on dev, so exam scores lie lower and a strict start gathers too few
-    rows. Not the laxest: few dev rows may flatter the student, and a failure at the start certifies nothing.
+    first: given `exam_rows` (expected exam rows that pass the prefilter) the list starts at the strictest threshold
+    whose chance to pass P(Bin(n, alpha) <= errors) <= level, extrapolated from dev, is within .05 of the best.
     Empty without dev rows. Raises InvalidInputError for NaN or infinite scores, unequal lengths or at_most < 1.
     """
     values = np.asarray(scores, dtype=np.float64)
@@ -51,8 +49,7 @@ def order_thresholds(
     if exam_rows is None:
         return [float(value) for value in grid]
     chances = [_chance_to_pass(values, good, float(t), exam_rows=exam_rows, alpha=alpha, level=level) for t in grid]
-    near = [i for i, chance in enumerate(chances) if chance >= max(chances) - _NEAR_BEST]
-    start = near[(len(near) - 1) // 2]
+    start = next(i for i, chance in enumerate(chances) if chance >= max(chances) - _NEAR_BEST)
     if max(chances) <= _NEAR_BEST:
         start = int(np.argmax(chances))
     return [float(value) for value in grid[start:]]
