@@ -308,7 +308,7 @@ async def test_too_many_jobs_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(jobs_module, "MAX_PER_CALLER", 2)
     monkeypatch.setattr(jobs_module, "MAX_RUNNING", 3)
     book = JobBook(tmp_path)
-    first = await begin(book)
+    await begin(book)
     await begin(book)
     with pytest.raises(OverloadedError, match="at most 2 may; the oldest is 01"):
         book.start("train", OWNER, Work(succeed))
