@@ -48,11 +48,17 @@ class JudgesTask:
 
 @dataclass(frozen=True, slots=True)
 class LearnedJudges:
-    """The two new versions, and what their training said, by role."""
+    """The two new versions, and what their training said, by role.
+
+    `dev_local` and `dev_quality`: by id of a graded dev row, what the heads say of it when they have not seen it. The
+    served heads were fitted on these very rows, and would look surer and better on them than on any exam.
+    """
 
     router: Version
     validator: Version
     results: dict[str, RoleResult]
+    dev_local: Mapping[str, float]
+    dev_quality: Mapping[str, float]
 
 
 def learn_judges(task: JudgesTask) -> LearnedJudges:
@@ -63,7 +69,23 @@ def learn_judges(task: JudgesTask) -> LearnedJudges:
         router=_describe(task, "router", router),
         validator=_describe(task, "validator", validator),
         results={"router": router, "validator": validator},
+        dev_local=_by_id(task, router),
+        dev_quality=_by_id(task, validator),
     )
+
+
+def _graded_dev(task: JudgesTask) -> list[tuple[LedgerRow, Rollout, bool]]:
+    """Return the dev rows whose rollouts are graded, with the grades, in the order in which both heads see them."""
+    usable = [row for row in task.dev if row.category and row.example.query_text.strip()]
+    found = [(row, task.rollouts[row.id]) for row in usable if row.id in task.rollouts]
+    return [(row, rollout, rollout.good) for row, rollout in found if rollout.good is not None]
+
+
+def _by_id(task: JudgesTask, result: RoleResult) -> dict[str, float]:
+    """Return the probabilities of graded dev rows by id; none where nothing could be left out."""
+    if result.fitted is None:
+        return {}
+    return {row.id: value for (row, _, _), value in zip(_graded_dev(task), result.fitted, strict=True)}
 
 
 def _learn_validator(task: JudgesTask) -> RoleResult:
@@ -73,9 +95,8 @@ def _learn_validator(task: JudgesTask) -> RoleResult:
         if task.policy.allows(row.example, "validator")
     ]
     graded = [
-        GradedRow(row.example.query_text, rollout.text, row.category, rollout.statistics, rollout.good)
-        for row in task.dev
-        if (rollout := task.rollouts.get(row.id)) is not None and rollout.good is not None
+        GradedRow(row.example.query_text, rollout.text, row.category, rollout.statistics, good)
+        for row, rollout, good in _graded_dev(task)
     ]
     return train_validator(
         task.parents["validator"].folder,

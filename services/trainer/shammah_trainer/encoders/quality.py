@@ -38,13 +38,17 @@ LEAST_OF_A_CLASS = 40
 """Rows of the rarer class under which they aren't."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FittedHead:
-    """What was fitted: "logistic" or "networks", whether it is only the prior, and what cross-fitting says of it."""
+    """What was fitted: "logistic" or "networks", whether it is only the prior, and what cross-fitting says of it.
+
+    `fitted` `[n]`: P(good) of each row by a fit that left its fold out; None where all rows are of one fold.
+    """
 
     kind: str
     constant: bool
     report: HeadReport
+    fitted: npt.NDArray[np.float64] | None
 
 
 def gather_features(stage: TextStage, graded: Sequence[GradedRow], labels: Sequence[str], neighbours: Floats) -> Tensor:
@@ -98,19 +102,20 @@ def _fit(
     logistic = fit_logistic(standard, good, folds)
     report = report_head(logistic.fitted, good)
     if not len(good):
-        return FittedHead("logistic", logistic.constant, report)
+        return FittedHead("logistic", logistic.constant, report, None)
+    fitted = logistic.fitted if len(set(folds)) > 1 else None
     values = {"mean": mean, "scale": scale, "weight": logistic.weight, "bias": np.array([logistic.bias])}
     small: Networks | None = None
     if len(good) >= LEAST_ROWS and min(good.sum(), (~good).sum()) >= LEAST_OF_A_CLASS and len(set(folds)) > 1:
         ensemble = fit_ensemble(standard, good, folds, seed=seed)
         tried = report_head(ensemble.fitted, good)
         if tried.beats(report):
-            small, report = ensemble.networks, tried
+            small, report, fitted = ensemble.networks, tried, ensemble.fitted
             values |= {"weight": np.zeros_like(logistic.weight), "bias": small.bias.mean(dim=0, keepdim=True).numpy()}
     for name, value in values.items():
         getattr(head, name).copy_(torch.from_numpy(value).to(torch.float32))
     _fill_small(head, small)
-    return FittedHead("networks" if small else "logistic", logistic.constant, report)
+    return FittedHead("networks" if small else "logistic", logistic.constant, report, fitted)
 
 
 def _fill_small(head: QualityHead, small: Networks | None) -> None:

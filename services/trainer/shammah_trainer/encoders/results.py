@@ -95,7 +95,8 @@ class RoleResult:
     """What a round made of one role.
 
     Losses are mean log losses in nats on rows that the training did not see: see the function that made it. `config`
-    and `labels` belong into the manifest, `hyper` and `metrics` too.
+    and `labels` belong into the manifest, `hyper` and `metrics` too. `fitted`: of each graded row, in their order, the
+    probability that it is good by a fit of the head that had not seen it; None where there is no such fit.
     """
 
     loss_before: float
@@ -104,6 +105,7 @@ class RoleResult:
     labels: tuple[str, ...]
     hyper: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
+    fitted: tuple[float, ...] | None = None
 
 
 def is_held_out(query: str) -> bool:

@@ -78,7 +78,13 @@ def train_router(
         "parity": difference,
     }
     hyper_values = asdict(hyper) | {"seed": seed}
-    return RoleResult(before + local_before, after + local.loss, config, labels, hyper_values, metrics)
+    fitted = tuple(local.fitted.tolist()) if len(_list_folds(rows)) > 1 else None
+    return RoleResult(before + local_before, after + local.loss, config, labels, hyper_values, metrics, fitted)
+
+
+def _list_folds(rows: Sequence[RouterRow]) -> set[int]:
+    """Return the folds that graded rows lie in; of one only, nothing can be left out."""
+    return {fold_of(row.query, FOLDS) for row in rows if row.local_good is not None}
 
 
 def _train_categories(

@@ -120,6 +120,7 @@ def train_validator(
         labels,
         asdict(hyper) | {"seed": seed},
         metrics,
+        None if full.fitted is None else tuple(full.fitted.tolist()),
     )
 
 
