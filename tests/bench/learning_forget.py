@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from learning_rows import Encoded, Learner, draw, encode
 from shammah_generator.chat import END, find_control, load_tokenizer
-from shammah_trainer.batches import SftRow
 from shammah_trainer.hyper import SftHyper
 from shammah_trainer.offline.study import read_study
 from shammah_trainer.sft import evaluate_rows
@@ -39,6 +38,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--ways", nargs="+", default=["replay", "none", "joint"])
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(options.base / "generator" / "tokenizer.json")
@@ -58,9 +59,11 @@ def main() -> None:
         for order in options.orders:
             names = random.Random(order).sample(FAMILIES, len(FAMILIES))
             for seed in options.seeds:
-                for way in ("replay", "none", "joint"):
+                for way in options.ways:
                     started = time.monotonic()
-                    matrix = run(learner, names, train, test, way=way, seed=seed, steps=options.steps)
+                    matrix = run(
+                        learner, names, train, test, way=way, seed=seed, steps=options.steps, rate=options.rate
+                    )
                     entry = {"order": names, "seed": seed, "way": way, "matrix": matrix, "loss": lost(matrix, way)}
                     entry["seconds"] = round(time.monotonic() - started, 1)
                     target.write(json.dumps(entry) + "\n")
@@ -77,31 +80,21 @@ def run(
     way: str,
     seed: int,
     steps: int,
+    rate: float,
 ) -> list[list[float]]:
     """Return the accuracy of each family (in the order of `names`) after each stage."""
     learner.reset()
     matrix = []
     if way == "joint":
         rows = [row for name in names for row in train[name].sft]
-        learner.teach(rows, steps=steps * len(names), together=TOGETHER, rate=RATE, seed=seed)
+        learner.teach(rows, steps=steps * len(names), together=TOGETHER, rate=rate, seed=seed)
         return [[accuracy(learner, test[name]) for name in names]]
     for stage, name in enumerate(names):
-        rows = list(train[name].sft)
-        if way == "replay" and stage:
-            rows += replay([train[before].sft for before in names[:stage]], len(rows), seed=seed + stage)
-        # Replay adds rows, not passes over the new ones: twice the rows take twice the steps.
-        learner.teach(
-            rows, steps=steps * len(rows) // len(train[name].sft), together=TOGETHER, rate=RATE, seed=seed + stage
-        )
+        # All earlier rows: each pass over the new ones recalls as many others of them, as a round does.
+        old = [row for before in names[:stage] for row in train[before].sft] if way == "replay" else []
+        learner.teach(train[name].sft, steps=steps, together=TOGETHER, rate=rate, seed=seed + stage, replay=old)
         matrix.append([accuracy(learner, test[other]) for other in names])
     return matrix
-
-
-def replay(reservoirs: Sequence[Sequence[SftRow]], most: int, *, seed: int) -> list[SftRow]:
-    """Draw old rows evenly over the families, at most as many as there are new ones (as a round does)."""
-    rng = random.Random(seed)
-    each = most // len(reservoirs)
-    return [row for rows in reservoirs for row in rng.sample(list(rows), min(each, len(rows)))]
 
 
 def accuracy(learner: Learner, rows: Encoded) -> float:

@@ -91,7 +91,7 @@ def _train(
         compile_mode="off",
         cuda_graph=arm.graph,
     )
-    run = SftRun(student.model, freeze_lower(student, upper_layers=0), tabulate(taught), hyper=hyper, pad_id=2)
+    run = SftRun(student.model, freeze_lower(student, upper_layers=0), tabulate(taught), hyper=hyper)
     points: list[dict[str, float]] = []
     spent, examples, due = 0.0, 0, _FIRST_EXAM
     prepared = 0.0

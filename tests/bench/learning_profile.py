@@ -19,7 +19,7 @@ def profile_steps(student: Student, rows: list[SftRow], hyper: SftHyper, out: Pa
     """Print the operations that take most of the time, and the wall time of a step with and without the profiler."""
     table = tabulate([row for row in (cut_row(item, hyper.max_tokens) for item in rows) if row is not None])
     learning = freeze_lower(student, upper_layers=hyper.upper_layers)
-    run = SftRun(student.model, learning, table, hyper=hyper, pad_id=2)
+    run = SftRun(student.model, learning, table, hyper=hyper)
     student.model.train()
     gpu = run.device.type == "cuda"
     # A few bins again and again: what is in them does not matter here.

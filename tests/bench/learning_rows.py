@@ -94,15 +94,24 @@ class Learner:
             for name, tensor in self.student.model.state_dict().items():
                 tensor.copy_(self._base[name])
 
-    def teach(self, rows: Sequence[SftRow], *, steps: int, together: int, rate: float, seed: int) -> None:
-        """Make about `steps` steps of `together` rows, whatever the number of rows."""
+    def teach(
+        self,
+        rows: Sequence[SftRow],
+        *,
+        steps: int,
+        together: int,
+        rate: float,
+        seed: int,
+        replay: Sequence[SftRow] = (),
+    ) -> None:
+        """Make about `steps` steps of `together` new rows, whatever the number of rows; `replay` as in a round."""
         epochs = max(1, round(steps * together / len(rows)))
         hyper = SftHyper(
             epochs=epochs, learning_rate=rate, batch_tokens=16_384, max_rows_per_batch=together, max_tokens=320,
             seed=seed, compile_mode="off",
         )  # fmt: skip
         self.student.model.train()
-        fine_tune(self.student, rows, rows[:1], hyper=hyper, pad_id=self.end)
+        fine_tune(self.student, rows, rows[:1], hyper=hyper, replay=replay)
 
     def ask(self, encoded: Encoded) -> list[Told]:
         """Answer and grade every row."""

@@ -35,7 +35,6 @@ from shammah_trainer.student import Student, load_student  # noqa: E402
 
 DATA = ROOT.parent / "shared" / "data" / "workload"
 BASE = Path("~/.cache/shammah/base/generator").expanduser()
-_PAD = 2
 
 
 def pack(out: Path) -> None:
@@ -110,7 +109,7 @@ def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: list[SftRow], 
     if student.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    result = fine_tune(student, rows, exam[:128], hyper=hyper, pad_id=_PAD)
+    result = fine_tune(student, rows, exam[:128], hyper=hyper)
     synchronize()
     whole = time.monotonic() - began
     loss, exact = evaluate_rows(student, exam, hyper=hyper)
@@ -180,7 +179,7 @@ def measure_round(options: argparse.Namespace) -> list[dict[str, Any]]:
         rows = encode(pairs, options.base)
         seconds["encode"], last = time.monotonic() - last, time.monotonic()
         hyper = _hyper(options, options.batch_tokens[0], options.learning_rate[0])
-        result = fine_tune(student, rows[:100], rows[100:], hyper=hyper, pad_id=_PAD)
+        result = fine_tune(student, rows[:100], rows[100:], hyper=hyper)
         synchronize()
         seconds["train"], last = time.monotonic() - last, time.monotonic()
         options.work.mkdir(parents=True, exist_ok=True)

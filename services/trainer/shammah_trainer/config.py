@@ -64,6 +64,7 @@ class TrainerSettings(ServiceSettings):
             fresh_rows=self.max_new_rows,
             retried_rows=max(1, self.max_new_rows // 2),
             judged_rows=self.max_judged_rows,
+            epochs=self._sft().epochs,
         )
 
     def round_settings(self, device: str) -> RoundSettings:

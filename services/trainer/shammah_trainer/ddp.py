@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.examples import Message
-from shammah_generator.chat import END, encode_examples, find_control, load_tokenizer
+from shammah_generator.chat import encode_examples, load_tokenizer
 from tokenizers import Tokenizer
 from torch import distributed as dist
 
@@ -91,7 +91,7 @@ def train(options: argparse.Namespace, share: Share, device: torch.device) -> Sf
     tokenizer = load_tokenizer(options.model / _TOKENIZER)
     rows = read_rows(options.train, tokenizer)
     dev = read_rows(options.dev, tokenizer) if options.dev else []
-    result = fine_tune(student, rows, dev, hyper=hyper, pad_id=find_control(tokenizer, END), share=share)
+    result = fine_tune(student, rows, dev, hyper=hyper, share=share)
     if share.rank == 0:
         options.out.mkdir(parents=True, exist_ok=True)
         save_student(student, options.out)

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from shammah_generator.chat import END, encode_examples, encode_prompt, find_control, load_tokenizer
+from shammah_generator.chat import encode_examples, encode_prompt, load_tokenizer
 from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
@@ -57,13 +57,18 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         DivergedError: the loss is not a number any more.
         ArtifactError: the exported graph does not compute what PyTorch computes.
     """
-    rows = [row for row in task.plan.train if task.policy.allows(row.example, "generator")]
+    new = [row for row in task.plan.new if task.policy.allows(row.example, "generator")]
+    rows = new + [row for row in task.plan.replay if task.policy.allows(row.example, "generator")]
     if not rows:
         return LearnedGenerator(task.parent, None)
     with phases.run("load", "loading the champion's generator"):
         student = load_student(task.parent.folder, device=task.device)
         tokenizer = load_tokenizer(task.parent.folder / TOKENIZER_NAME)
-        train = encode_rows(rows, tokenizer, weights=cap_user_weights([row.example for row in rows], task.policy))
+        # An epoch recalls one old row for each new one: a user's share is of such an epoch.
+        epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
+        whole = cap_user_weights([row.example for row in rows], task.policy)
+        train = encode_rows(new, tokenizer, weights=epoch[: len(new)])
+        replay = encode_rows(rows[len(new) :], tokenizer, weights=whole[len(new) :])
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
         resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
@@ -72,7 +77,7 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
             train,
             dev,
             hyper=task.hyper,
-            pad_id=find_control(tokenizer, END),
+            replay=replay,
             progress=advance,
             resume=resume,
         )

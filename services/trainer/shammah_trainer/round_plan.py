@@ -20,7 +20,10 @@ _EVIDENCE = (
 
 @dataclass(frozen=True, slots=True)
 class RoundPlan:
-    """Rows of one round. `position`: the last log sequence whose train rows are all in the champion or in `new`."""
+    """Rows of one round. `position`: the last log sequence whose train rows are all in the champion or in `new`.
+
+    `replay` holds enough for each epoch to recall others, one for each new row; in random order.
+    """
 
     new: tuple[LedgerRow, ...]
     replay: tuple[LedgerRow, ...]
@@ -37,11 +40,15 @@ class RoundPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
-    """Caps: train rows never learned from, train rows of held rounds, dev and exam rows of each category."""
+    """Caps: train rows never learned from, train rows of held rounds, dev and exam rows of each category.
+
+    `epochs`: passes over the new rows, each of which recalls as many old ones.
+    """
 
     fresh_rows: int = 4096
     retried_rows: int = 2048
     judged_rows: int = 1000
+    epochs: int = 1
 
 
 def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, seed: int) -> RoundPlan:
@@ -58,7 +65,7 @@ def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, see
     new = tuple(fresh + [row for row in retried if row.sequence <= position])
     return RoundPlan(
         new=new,
-        replay=_draw_replay(ledger, champion_position, most=len(new), seed=seed),
+        replay=_draw_replay(ledger, champion_position, most=limits.epochs * len(new), seed=seed),
         dev=_judged(ledger, "dev", limits.judged_rows),
         exam=_judged(ledger, "exam", limits.judged_rows),
         position=max(position, champion_position),
@@ -79,7 +86,7 @@ def has_new_evidence(ledger: Ledger, *, champion_position: int) -> bool:
 
 
 def _draw_replay(ledger: Ledger, champion_position: int, *, most: int, seed: int) -> tuple[LedgerRow, ...]:
-    """Draw old rows at most 1:1 with the new ones, evenly over the categories so that none is forgotten."""
+    """Draw at most `most` old rows, evenly over the categories so that none is forgotten."""
     old = ledger.rows("part = 'train' AND sequence <= ?", (champion_position,))
     by_category: dict[str, list[LedgerRow]] = {}
     for row in old:
@@ -91,6 +98,7 @@ def _draw_replay(ledger: Ledger, champion_position: int, *, most: int, seed: int
     for index, (_, rows) in enumerate(queue):
         share = (most - len(drawn)) // (len(queue) - index)
         drawn += rng.sample(rows, min(share, len(rows)))
+    rng.shuffle(drawn)
     return tuple(drawn)
 
 

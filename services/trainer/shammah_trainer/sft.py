@@ -35,13 +35,14 @@ def fine_tune(
     dev: Sequence[SftRow],
     *,
     hyper: SftHyper,
-    pad_id: int,
+    replay: Sequence[SftRow] = (),
     progress: Progress = lambda share: None,
     resume: Resume | None = None,
     share: Share = ALONE,
 ) -> SftResult:
     """Train `student` in place.
 
+    `replay`: old rows; each epoch recalls the next of them, at most as many as there are rows in `train`.
     `progress` gets the share done, 0 to 1, now and then and at the end; an error that it raises ends the training.
     `resume`: where the state is saved and taken up. `share`: this process' part of the work, when there are several.
 
@@ -53,8 +54,9 @@ def fine_tune(
     """
     check_hyper(hyper)
     torch.manual_seed(hyper.seed)
-    table = tabulate([row for row in (cut_row(item, hyper.max_tokens) for item in train) if row is not None])
-    judged = tabulate([row for row in (cut_row(item, hyper.max_tokens) for item in dev) if row is not None])
+    table = tabulate(_cut(train, hyper), _cut(replay, hyper))
+    judged = tabulate(_cut(dev, hyper))
+    dropped = len(train) + len(replay) - len(table)
     judged = judged if len(judged) else table
     wrapped, learning = _choose_learning(student, hyper)
     before = _measure(student, judged, hyper)[0]
@@ -63,7 +65,6 @@ def fine_tune(
         learning,
         table,
         hyper=hyper,
-        pad_id=pad_id,
         share=share,
         evaluate=_evaluator(student, judged, hyper),
     )
@@ -86,17 +87,17 @@ def fine_tune(
         loss_after=after,
         steps=steps,
         rows=len(table),
-        dropped=len(train) - len(table),
+        dropped=dropped,
         tokens=len(table.ids),
         cut_short=cut,
         seconds=round(seconds - run.prepare_seconds, 3),
         prepare_seconds=round(run.prepare_seconds, 3),
         engine=run.engine,
-        notes=(*_tell_dropped(len(train) - len(table), hyper), *run.notes),
+        notes=(*_tell_dropped(dropped, hyper), *run.notes),
     )
 
 
-def evaluate_loss(student: Student, rows: Sequence[SftRow], *, hyper: SftHyper, pad_id: int) -> float:
+def evaluate_loss(student: Student, rows: Sequence[SftRow], *, hyper: SftHyper) -> float:
     """Return the mean teacher-forced loss in nats per response token, each row by its weight; 0 without rows."""
     return _measure(student, tabulate(rows), hyper)[0]
 
@@ -104,6 +105,10 @@ def evaluate_loss(student: Student, rows: Sequence[SftRow], *, hyper: SftHyper, 
 def evaluate_rows(student: Student, rows: Sequence[SftRow], *, hyper: SftHyper) -> tuple[float, float]:
     """Return the loss, and the share of rows that greedy decoding would answer exactly (all ids the likeliest)."""
     return _measure(student, tabulate(rows), hyper)
+
+
+def _cut(rows: Sequence[SftRow], hyper: SftHyper) -> list[SftRow]:
+    return [row for row in (cut_row(item, hyper.max_tokens) for item in rows) if row is not None]
 
 
 def _measure(student: Student, table: RowTable, hyper: SftHyper) -> tuple[float, float]:

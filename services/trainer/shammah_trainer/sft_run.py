@@ -39,6 +39,7 @@ from shammah_trainer.student import Network
 
 _COMPILE_TOKENS = 4_000_000  # compiling takes some ten seconds; below this an eager run is over sooner
 _GRAPH_BINS = 12
+_PADDING = 0  # any id will do: padding is rows of its own, of weight nought
 _TELL_SECONDS = 0.1
 
 
@@ -56,12 +57,11 @@ class SftRun:
         table: RowTable,
         *,
         hyper: SftHyper,
-        pad_id: int,
         share: Share = ALONE,
         evaluate: Callable[[], float] = _never,
     ) -> None:
         """`learning`: the parameters that learn. `evaluate` returns the dev loss of the model as it is."""
-        self._model, self._table, self._hyper, self._pad = model, table, hyper, pad_id
+        self._model, self._table, self._hyper = model, table, hyper
         self._share, self._evaluate = share, evaluate
         self.device: torch.device = model.model.embed_tokens.weight.device
         self._limits = BinLimits(hyper.batch_tokens, hyper.max_rows_per_batch)
@@ -154,7 +154,7 @@ class SftRun:
         bins = self.steps[number]
         weight = weigh(self._table, bins)
         filled = [
-            fill_bin(self._table, rows, total_weight=weight, pad_id=self._pad, shape=self._shape)
+            fill_bin(self._table, rows, total_weight=weight, pad_id=_PADDING, shape=self._shape)
             for rows in bins[self._share.rank :: self._share.size]
         ]
         return [stage(part, shape=self._shape, device=self.device) for part in filled]

@@ -35,7 +35,7 @@ class SavedState:
 
 def make_key(table: RowTable, dev: RowTable, hyper: SftHyper, *, parent: str, device: str) -> str:
     """Return what names a run: the same rows, hyper-parameters, weights at the start and kind of device."""
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(table.replayed.to_bytes(8, "little"))
     for rows in (table, dev):
         for part in (rows.ids, rows.starts, rows.learned, rows.weights):
             digest.update(len(part).to_bytes(8, "little") + part.tobytes())

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shammah_trainer.batches import (
     BinLimits,
+    RowTable,
     SftRow,
     choose_shape,
     cut_row,
@@ -84,6 +85,25 @@ def test_steps_differ_between_epochs_and_agree_for_a_seed() -> None:
     flat = [index for step in plan(1) for index in step]
     assert sorted(flat[:50]) == sorted(flat[50:]) == list(range(50))
     assert flat[:50] != flat[50:]
+
+
+def test_each_epoch_recalls_other_old_rows_at_most_one_for_each_new_one() -> None:
+    new, old = [row(4, 2) for _ in range(5)], [row(5, 2) for _ in range(12)]
+
+    def recalled(table: RowTable) -> list[set[int]]:
+        steps = plan_steps(table, epochs=3, limits=BinLimits(10_000, 64), per_step=1, seed=3)
+        epochs = [set(np.concatenate(step).tolist()) for step in steps]
+        fresh = len(table) - table.replayed
+        assert all(set(range(fresh)) <= epoch for epoch in epochs)
+        return [{number for number in epoch if number >= fresh} for epoch in epochs]
+
+    first, second, third = recalled(tabulate(new, old))
+    assert (len(first), len(second), len(third)) == (5, 5, 5)
+    assert first.isdisjoint(second) and len(first | second | third) == 12
+    # A small reservoir is recalled whole; without new rows the old ones are all there is.
+    assert recalled(tabulate(new, old[:2])) == [{5, 6}] * 3
+    assert recalled(tabulate([], old)) == [set(range(12))] * 3
+    assert recalled(tabulate(new)) == [set()] * 3
 
 
 def test_a_split_step_holds_the_same_rows_in_smaller_bins() -> None:

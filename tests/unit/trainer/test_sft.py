@@ -39,9 +39,9 @@ def test_training_lowers_the_loss_on_rows_it_has_not_seen(tiny_generator: Path) 
     student = load(tiny_generator)
     dev = encode(tiny_generator, 20, seed=1)
     shares: list[float] = []
-    result = fine_tune(student, encode(tiny_generator, 64), dev, hyper=HYPER, pad_id=2, progress=shares.append)
+    result = fine_tune(student, encode(tiny_generator, 64), dev, hyper=HYPER, progress=shares.append)
     assert result.loss_after < 0.5 * result.loss_before
-    assert result.loss_after == pytest.approx(evaluate_loss(student, dev, hyper=HYPER, pad_id=2), rel=1e-5)
+    assert result.loss_after == pytest.approx(evaluate_loss(student, dev, hyper=HYPER), rel=1e-5)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_weights(tiny_generator: Path) -> None:
     made = []
     for seed in (3, 3, 4):
         student = load(tiny_generator)
-        fine_tune(student, rows, [], hyper=SftHyper(epochs=1, learning_rate=1e-3, seed=seed), pad_id=2)
+        fine_tune(student, rows, [], hyper=SftHyper(epochs=1, learning_rate=1e-3, seed=seed))
         made.append(weights_of(student))
     assert all(torch.equal(made[0][name], made[1][name]) for name in made[0])
     assert any(not torch.equal(made[0][name], made[2][name]) for name in made[0])
@@ -61,7 +61,7 @@ def test_upper_layers_mode_changes_only_those_and_the_last_norm(tiny_generator: 
     student = load(tiny_generator)
     before = weights_of(student)
     hyper = SftHyper(epochs=1, learning_rate=1e-3, upper_layers=1)
-    fine_tune(student, encode(tiny_generator, 16), [], hyper=hyper, pad_id=2)
+    fine_tune(student, encode(tiny_generator, 16), [], hyper=hyper)
     after = weights_of(student)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed
@@ -70,7 +70,7 @@ def test_upper_layers_mode_changes_only_those_and_the_last_norm(tiny_generator: 
 
 def test_more_upper_layers_than_the_model_has_are_refused(tiny_generator: Path) -> None:
     with pytest.raises(InvalidInputError, match="upper_layers is 3"):
-        fine_tune(load(tiny_generator), [], [], hyper=SftHyper(upper_layers=3), pad_id=2)
+        fine_tune(load(tiny_generator), [], [], hyper=SftHyper(upper_layers=3))
 
 
 def test_a_loss_that_is_no_number_is_an_error_by_name(tiny_generator: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_loss_that_is_no_number_is_an_error_by_name(tiny_generator: Path) -> N
     with torch.no_grad():
         student.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(DivergedError):
-        fine_tune(student, encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2)
+        fine_tune(student, encode(tiny_generator, 8), [], hyper=HYPER)
 
 
 def test_a_row_of_weight_nought_teaches_nothing(tiny_generator: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_row_of_weight_nought_teaches_nothing(tiny_generator: Path) -> None:
     heavy = SftRow((1, 5, 6, 7), (False, True, True, True), 0.0)
     student = load(tiny_generator)
     hyper = SftHyper(epochs=1, learning_rate=1e-2, weight_decay=0.0)
-    before = evaluate_loss(student, [SftRow(heavy.ids, heavy.mask)], hyper=hyper, pad_id=2)
-    fine_tune(student, [heavy] * 8, rows, hyper=hyper, pad_id=2)
-    after = evaluate_loss(student, [SftRow(heavy.ids, heavy.mask)], hyper=hyper, pad_id=2)
+    before = evaluate_loss(student, [SftRow(heavy.ids, heavy.mask)], hyper=hyper)
+    fine_tune(student, [heavy] * 8, rows, hyper=hyper)
+    after = evaluate_loss(student, [SftRow(heavy.ids, heavy.mask)], hyper=hyper)
     assert after == pytest.approx(before, abs=1e-6)
 
 
@@ -97,7 +97,7 @@ def test_an_error_of_the_progress_function_ends_the_training(tiny_generator: Pat
         raise StoppedError("enough")
 
     with pytest.raises(StoppedError):
-        fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2, progress=stop)
+        fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, progress=stop)
 
 
 def same(one: Student, two: Student) -> bool:
@@ -109,7 +109,7 @@ def test_a_run_that_was_killed_is_taken_up_and_ends_with_the_same_weights(tiny_g
     rows = encode(tiny_generator, 40)
     hyper = replace(HYPER, averaging="ema", dev_checks=3, patience=99, save_seconds=0.0)
     whole = load(tiny_generator)
-    fine_tune(whole, rows, rows[:8], hyper=hyper, pad_id=2)
+    fine_tune(whole, rows, rows[:8], hyper=hyper)
 
     def stop(share: float) -> None:
         if share > 0.5:
@@ -119,9 +119,9 @@ def test_a_run_that_was_killed_is_taken_up_and_ends_with_the_same_weights(tiny_g
     halfway = load(tiny_generator)
     with pytest.raises(StoppedError), pytest.MonkeyPatch.context() as patch:
         patch.setattr("shammah_trainer.sft_run._TELL_SECONDS", 0.0)
-        fine_tune(halfway, rows, rows[:8], hyper=hyper, pad_id=2, progress=stop, resume=resume)
+        fine_tune(halfway, rows, rows[:8], hyper=hyper, progress=stop, resume=resume)
     again = load(tiny_generator)
-    result = fine_tune(again, rows, rows[:8], hyper=hyper, pad_id=2, resume=resume)
+    result = fine_tune(again, rows, rows[:8], hyper=hyper, resume=resume)
     assert any("taken up at step" in note for note in result.notes)
     assert same(whole, again)
     assert not list((tmp_path / "resume").iterdir())
@@ -137,17 +137,17 @@ def test_a_saved_state_of_other_rows_or_another_parent_is_not_taken_up(tiny_gene
     rows = encode(tiny_generator, 24)
     with pytest.raises(StoppedError), pytest.MonkeyPatch.context() as patch:
         patch.setattr("shammah_trainer.sft_run._TELL_SECONDS", 0.0)
-        fine_tune(load(tiny_generator), rows, [], hyper=hyper, pad_id=2, progress=stop, resume=Resume(tmp_path, "a"))
+        fine_tune(load(tiny_generator), rows, [], hyper=hyper, progress=stop, resume=Resume(tmp_path, "a"))
     assert list(tmp_path.iterdir())
     for others, parent in ((rows[1:], "a"), (rows, "b")):
-        result = fine_tune(load(tiny_generator), others, [], hyper=hyper, pad_id=2, resume=Resume(tmp_path, parent))
+        result = fine_tune(load(tiny_generator), others, [], hyper=hyper, resume=Resume(tmp_path, parent))
         assert not result.notes
 
 
 def test_a_torn_state_is_ignored(tiny_generator: Path, tmp_path: Path) -> None:
     (tmp_path / "sft-state.safetensors").write_bytes(b"half a file")
     resume = Resume(tmp_path, "a")
-    result = fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2, resume=resume)
+    result = fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, resume=resume)
     assert not result.notes
 
 
@@ -169,11 +169,11 @@ def test_memory_that_runs_out_halves_the_batches_and_teaches_the_same(
 ) -> None:
     rows = encode(tiny_generator, 32)
     roomy = load(tiny_generator)
-    wanted = fine_tune(roomy, rows, [], hyper=HYPER, pad_id=2)
+    wanted = fine_tune(roomy, rows, [], hyper=HYPER)
     narrow = Narrow(130)
     monkeypatch.setattr(Passes, "add", lambda passes, staged: narrow.patched(passes, staged))
     student = load(tiny_generator)
-    result = fine_tune(student, rows, [], hyper=HYPER, pad_id=2)
+    result = fine_tune(student, rows, [], hyper=HYPER)
     assert result.steps == wanted.steps
     assert any("out of memory with 512 tokens at once" in note for note in result.notes)
     assert result.loss_after == pytest.approx(wanted.loss_after, abs=1e-3)
@@ -185,15 +185,15 @@ def test_a_row_that_alone_has_no_room_is_an_error_by_name(
     narrow = Narrow(3)
     monkeypatch.setattr(Passes, "add", lambda passes, staged: narrow.patched(passes, staged))
     with pytest.raises(DeviceMemoryError, match="no room"):
-        fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER, pad_id=2)
+        fine_tune(load(tiny_generator), encode(tiny_generator, 8), [], hyper=HYPER)
 
 
 def test_several_bins_a_step_are_one_larger_step(tiny_generator: Path) -> None:
     rows = encode(tiny_generator, 32)
     one, two = load(tiny_generator), load(tiny_generator)
     large = replace(HYPER, batch_tokens=4096, max_rows_per_batch=8, epochs=1)
-    first = fine_tune(one, rows, [], hyper=large, pad_id=2)
-    second = fine_tune(two, rows, [], hyper=replace(large, max_rows_per_batch=4, accumulate=2), pad_id=2)
+    first = fine_tune(one, rows, [], hyper=large)
+    second = fine_tune(two, rows, [], hyper=replace(large, max_rows_per_batch=4, accumulate=2))
     assert first.steps == second.steps == 4
     assert second.loss_after == pytest.approx(first.loss_after, abs=1e-4)
 
@@ -203,11 +203,11 @@ def test_a_dev_loss_that_rises_ends_the_training_with_the_best_weights(tiny_gene
     wrong = [SftRow((*row.ids[:-2], 7, 2), row.mask) for row in train]
     hyper = replace(HYPER, epochs=20, dev_checks=20, patience=2, learning_rate=2e-2)
     student = load(tiny_generator)
-    result = fine_tune(student, wrong, dev, hyper=hyper, pad_id=2)
+    result = fine_tune(student, wrong, dev, hyper=hyper)
     assert result.cut_short
     assert any("did not fall any more" in note for note in result.notes)
     unchecked = load(tiny_generator)
-    worse = fine_tune(unchecked, wrong, dev, hyper=replace(hyper, dev_checks=0), pad_id=2)
+    worse = fine_tune(unchecked, wrong, dev, hyper=replace(hyper, dev_checks=0))
     assert result.loss_after < worse.loss_after
 
 
@@ -215,8 +215,8 @@ def test_a_dev_loss_that_rises_ends_the_training_with_the_best_weights(tiny_gene
 def test_averaged_weights_lie_between_those_of_the_steps(tiny_generator: Path, averaging: Any) -> None:
     rows = encode(tiny_generator, 32)
     plain, averaged = load(tiny_generator), load(tiny_generator)
-    fine_tune(plain, rows, [], hyper=HYPER, pad_id=2)
-    result = fine_tune(averaged, rows, [], hyper=replace(HYPER, averaging=averaging), pad_id=2)
+    fine_tune(plain, rows, [], hyper=HYPER)
+    result = fine_tune(averaged, rows, [], hyper=replace(HYPER, averaging=averaging))
     assert not same(plain, averaged)
     assert result.loss_after < result.loss_before
 
@@ -226,7 +226,7 @@ def test_lora_learns_and_leaves_a_plain_model(tiny_generator: Path) -> None:
     rows = encode(tiny_generator, 48)
     student = load(tiny_generator)
     names, before = set(student.model.state_dict()), weights_of(student)
-    result = fine_tune(student, rows, [], hyper=replace(HYPER, lora_rank=4, learning_rate=2e-2), pad_id=2)
+    result = fine_tune(student, rows, [], hyper=replace(HYPER, lora_rank=4, learning_rate=2e-2))
     assert result.loss_after < 0.8 * result.loss_before
     assert set(student.model.state_dict()) == names
     after = weights_of(student)
@@ -239,8 +239,8 @@ def test_weights_of_rows_count(tiny_generator: Path) -> None:
     rows = [SftRow((*prompt, answer, 2), (False,) * 4 + (True,) * 2, weight) for answer, weight in ((9, 10), (11, 1))]
     student = load(tiny_generator)
     hyper = replace(HYPER, epochs=30)
-    fine_tune(student, rows * 4, [], hyper=hyper, pad_id=2)
-    losses = [evaluate_loss(student, [SftRow(row.ids, row.mask)], hyper=hyper, pad_id=2) for row in rows]
+    fine_tune(student, rows * 4, [], hyper=hyper)
+    losses = [evaluate_loss(student, [SftRow(row.ids, row.mask)], hyper=hyper) for row in rows]
     # Contradictory answers to one query: the one of weight 10 has ten times the say.
     assert losses[0] < losses[1]
     assert 2 * (losses[1] - losses[0]) == pytest.approx(2.3, abs=0.7)  # ln 10, over two ids of which one is sure
@@ -265,7 +265,7 @@ def test_odd_rows_are_no_accident(tiny_generator: Path, kind: str) -> None:
     rows = [SftRow(tuple(ids), tuple(mask), 0.0 if kind == "no weight" else 1.0) for ids, mask in encoded]
     epochs = 0 if kind == "no epoch" else 1
     hyper = SftHyper(epochs=epochs, batch_tokens=8192, max_rows_per_batch=512, max_tokens=256, learning_rate=1e-3)
-    result = fine_tune(load(tiny_generator), rows, [], hyper=hyper, pad_id=2)
+    result = fine_tune(load(tiny_generator), rows, [], hyper=hyper)
     assert result.rows + result.dropped == len(rows)
     assert result.dropped == (1 if kind == "huge response" else 0)
     assert bool(result.notes) == (kind == "huge response")
@@ -276,4 +276,4 @@ def test_odd_rows_are_no_accident(tiny_generator: Path, kind: str) -> None:
 
 def test_hyper_parameters_out_of_range_are_refused(tiny_generator: Path) -> None:
     with pytest.raises(InvalidInputError, match="accumulate is 0"):
-        fine_tune(load(tiny_generator), [], [], hyper=SftHyper(accumulate=0), pad_id=2)
+        fine_tune(load(tiny_generator), [], [], hyper=SftHyper(accumulate=0))
