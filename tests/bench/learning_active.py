@@ -1,9 +1,9 @@
 """Study: how many teacher-labelled examples each way of choosing them needs (`active_vs_random`), on a GPU.
 
-For one seed: pool = train rows of a study of all families. Arms: `random` from the pool, `uniform` per category,
-`active` (budget over categories by fitted learning curves, within a category typical, then uncertain queries, a random
-part). The budget doubles from 250; each point starts from the base model and makes equal steps. One JSON line a point
-goes to --out.
+For one seed: pool = train rows of a study of all families; as many test rows of each family are the traffic. Arms:
+`random` from the pool, `uniform` per category, `active` (budget over categories by learning curves fitted to dev rows,
+of the untaught student too; within a category typical, then uncertain queries, a random part). The budget doubles from
+250; each point starts from the base model and makes equal steps. One JSON line a point goes to --out.
 """
 
 from __future__ import annotations
@@ -57,12 +57,13 @@ def main() -> None:
         pool_rows = tuple(draw(pool_rows, {}, options.pool))
     pool = encode(pool_rows, tokenizer)
     dev = encode(draw(study.rows("dev"), {}, few or 40), tokenizer)
-    test = encode(draw([row for row in study.rows("test") if row.category in NARROW], {}, few or 120), tokenizer)
+    test = encode(draw(study.rows("test"), {}, few or 80), tokenizer)
     print(f"pool {len(pool.rows)}, dev {len(dev.rows)}, test {len(test.rows)}", flush=True)
     chooser = Chooser(learner, pool, options.base / "encoder", seed=options.seed, device=device)
+    untaught = learner.ask(dev)
     with options.out.open("a", encoding="utf-8") as target:
         for arm in options.arms:
-            chooser.begin()
+            chooser.begin(untaught)
             for budget in options.budgets:
                 started = time.monotonic()
                 chosen = chooser.extend(arm, budget)
@@ -80,13 +81,17 @@ def main() -> None:
 
 
 def describe(arm: str, budget: int, seed: int, counts: dict[str, int], told: Sequence[Told]) -> dict[str, object]:
-    """Return one point of a curve; `share` is the share of test rows that can be answered at 95 % precision."""
+    """Return one point of a curve; `share` is the share of test rows that can be answered at 95 % precision.
+
+    `share_narrow`: the same of the narrow families alone.
+    """
     names = sorted({item.category for item in told})
     return {
         "arm": arm,
         "budget": budget,
         "seed": seed,
         "share": ranked_share(told),
+        "share_narrow": ranked_share([item for item in told if item.category in NARROW]),
         "accuracy": {name: float(np.mean([item.good for item in told if item.category == name])) for name in names},
         "counts": counts,
     }
@@ -105,9 +110,10 @@ class Chooser:
         self._chosen: list[int] = []
         self._points: dict[str, list[Point]] = {}
 
-    def begin(self) -> None:
-        """Start a new arm with nothing chosen."""
+    def begin(self, untaught: Sequence[Told]) -> None:
+        """Start a new arm with nothing chosen; `untaught`: how the base model does on dev rows."""
         self._chosen, self._points = [], {}
+        self.note(untaught)
 
     def counts(self) -> dict[str, int]:
         """Return the rows chosen so far by category."""
@@ -158,7 +164,7 @@ class Chooser:
     def _choose_of(self, free: list[int], count: int, *, taught: int) -> list[int]:
         rng = random.Random(f"{self._seed} {taught}")
         sample = rng.sample(free, min(len(free), max(_UNSURE_ROWS, 3 * count)))
-        unsure = self._measure_doubt(sample) if self._points else None
+        unsure = self._measure_doubt(sample) if taught else None
         picked = choose_queries(self._vectors[sample], count, taught=taught, uncertainty=unsure, seed=self._seed)
         return [sample[number] for number in picked]
 

@@ -204,6 +204,7 @@ class Round:
             seed=plan.seed,
             validator_seconds=self._settings.validator_seconds,
             index=tuple(taught),
+            device=self._settings.device,
         )
         with self._phases.run("judges", "training router and validator"):
             return learn_judges(task)
