@@ -2,15 +2,16 @@
 
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev rows, order thresholds from strict to lax;
 on exam rows test "risk > alpha" in that order at level delta / C and stop at the first failure; the last pass is the
-threshold. Then the chance that any of the C categories breaks its promise is at most delta. A ladder repeats all this
-for stricter alphas. It knows scores and grades, no models and no files.
+threshold. Then the chance that any of the C categories breaks its promise is at most delta. Where dev rows are few,
+two such orders share the level. A ladder repeats all this for stricter alphas. It knows scores and grades, no models and
+no files.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from shammah_chassis.releases import Rung
 
 from shammah_trainer.betting import betting_p_value, log_capital
 from shammah_trainer.intervals import binomial_cdf, rows_needed
-from shammah_trainer.thresholds import order_thresholds
+from shammah_trainer.thresholds import choose_orders, order_thresholds
 
 __all__ = [
     "LADDER_ALPHAS",
@@ -30,6 +31,7 @@ __all__ = [
     "GradedRow",
     "certify",
     "certify_ladder",
+    "choose_orders",
     "order_thresholds",
 ]
 
@@ -106,7 +108,7 @@ class _Bound:
     """The test that all thresholds of one round share."""
 
     alpha: float
-    level: float  # delta / C
+    level: float  # delta / C, shared by the orders of a category
     max_weight: float
 
 
@@ -169,30 +171,34 @@ def certify_ladder(
 
 
 def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
-    expected = round(len(exam.scores) * float(dev.eligible.mean()))
-    order = order_thresholds(
+    orders = choose_orders(
         dev.scores[dev.eligible],
         ~dev.bad[dev.eligible],
-        exam_rows=expected,
+        exam_rows=round(len(exam.scores) * float(dev.eligible.mean())),
         alpha=bound.alpha,
         level=bound.level,
     )
-    passed: _Tried | None = None
-    failed: list[_Tried] = []
-    tests = 0
+    bound = replace(bound, level=bound.level / len(orders))
+    found = [_follow(order, exam, bound) for order in orders]
+    tests = len({result.threshold for passed, failed in found for result in (*passed, *failed)})
+    certified = [passed[-1] for passed, _ in found if passed]
+    if certified:
+        return _write(min(certified, key=lambda t: t.threshold), exam, tests, certified=True, bound=bound)
+    # Nothing is certified any more; the rest of the orders is only looked at to say what is missing.
+    looked = [_test(exam, threshold, bound) for threshold in orders[0]]
+    best = min(looked, key=lambda t: (t.missing == NO_NUMBER_HELPS, t.missing, -t.accepted))
+    return _write(best, exam, tests, certified=False, bound=bound)
+
+
+def _follow(order: Sequence[float], exam: _Arrays, bound: _Bound) -> tuple[list[_Tried], list[_Tried]]:
+    """Test in order up to the first failure; return what passed, and the failure if there was one."""
+    passed: list[_Tried] = []
     for threshold in order:
-        tests += 1
         result = _test(exam, threshold, bound)
         if result.p_value > bound.level:
-            failed.append(result)
-            break
-        passed = result
-    if passed is not None:
-        return _write(passed, exam, tests, certified=True, bound=bound)
-    # Nothing is certified any more; the rest of the order is only looked at to say what is missing.
-    failed += [_test(exam, threshold, bound) for threshold in order[tests:]]
-    best = min(failed, key=lambda t: (t.missing == NO_NUMBER_HELPS, t.missing, -t.accepted))
-    return _write(best, exam, tests, certified=False, bound=bound)
+            return passed, [result]
+        passed.append(result)
+    return passed, []
 
 
 def _test(exam: _Arrays, threshold: float, bound: _Bound) -> _Tried:

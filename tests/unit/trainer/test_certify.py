@@ -16,6 +16,7 @@ from shammah_trainer.certify import (
     GradedRow,
     certify,
     certify_ladder,
+    choose_orders,
     order_thresholds,
 )
 from shammah_trainer.intervals import binomial_cdf
@@ -76,6 +77,36 @@ class TestOrderThresholds:
             order_thresholds([0.1], [True, False])
         with pytest.raises(InvalidInputError):
             order_thresholds([0.1], [True], 0)
+
+
+class TestChooseOrders:
+    @staticmethod
+    def choose(scores: list[float], goods: list[bool]) -> list[list[float]]:
+        return choose_orders(scores, goods, exam_rows=240, alpha=0.1, level=0.0125)
+
+    def test_many_dev_rows_give_the_one_order(self) -> None:
+        scores = [i / 100 for i in range(100)]
+        goods = [s >= 0.2 for s in scores]
+        assert self.choose(scores, goods) == [order_thresholds(scores, goods, exam_rows=240, alpha=0.1, level=0.0125)]
+
+    def test_few_dev_rows_add_one_that_starts_where_the_exam_bears_two_errors(self) -> None:
+        scores = [i / 12 for i in range(12)]
+        strict, likely = self.choose(scores, [True] * 12)
+        # Right in 12 of 12, all may seem to pass; 5 of 12 leave 100 rows of 240, 4 only 80: 87 bear two errors.
+        assert (strict[0], likely) == (7 / 12, [0.0])
+        assert strict == sorted(strict, reverse=True) and strict[-1] == 0.0
+
+    def test_what_the_likeliest_order_passes_by_the_strict_one_may_certify(self) -> None:
+        # 12 dev rows are all right; on the exam the worst scores are not.
+        dev = [GradedRow(i / 12, True) for i in range(12)]
+        exam = [GradedRow(i / 240, i >= 60) for i in range(240)]
+        found = certify({"a": CategoryEvidence(dev, exam)}, alpha=0.1)["a"]
+        assert found.threshold == pytest.approx(0.25)
+        assert (found.accepted, found.errors) == (180, 0)
+
+    def test_one_score_for_all_and_no_rows_leave_nothing_to_choose(self) -> None:
+        assert self.choose([0.5] * 9, [True] * 9) == [[0.5]]
+        assert self.choose([], []) == []
 
 
 class TestOneCategory:
@@ -181,7 +212,7 @@ class TestWeightedRows:
 
     def test_the_share_is_weighted_and_the_missing_rows_are_counted(self) -> None:
         exam = rows(100, 0, weight=10.0) + [GradedRow(0.1, False, weight=1.0)] * 100
-        dev = rows(40, 0) + [GradedRow(0.1, False)] * 40
+        dev = rows(60, 0) + [GradedRow(0.1, False)] * 60
         found = certify({"a": CategoryEvidence(dev, exam)}, max_weight=10.0)["a"]
         assert found.local_share == pytest.approx(1000 / 1100)
         few = certify({"a": CategoryEvidence(dev, rows(40, 0, weight=10.0))}, max_weight=10.0)["a"]
