@@ -3,8 +3,8 @@
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev rows, order thresholds from strict to lax;
 on exam rows test "risk > alpha" in that order at level delta / C and stop at the first failure; the last pass is the
 threshold. Then the chance that any of the C categories breaks its promise is at most delta. Where dev rows are few,
-two such orders share the level. A ladder repeats all this for stricter alphas. It knows scores and grades, no models and
-no files.
+two such orders share the level. A ladder repeats all this for stricter alphas. It knows scores and grades, no models
+and no files.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
@@ -52,6 +52,29 @@ def combine(
         for row in rows
         if row.id in rollouts and rollouts[row.id].good is not None
     ]
+
+
+def leave_out(
+    dev: Sequence[ScoredRow], *, dev_local: Mapping[str, float], dev_quality: Mapping[str, float]
+) -> list[ScoredRow]:
+    """Give dev rows, by id, the scores of heads that have not seen them; others keep those of the served heads.
+
+    Prefilter and order of thresholds are read off dev rows, and the served heads were fitted on dev rows. What is empty
+    or unrouted keeps its score, which comes from no head.
+    """
+    found = []
+    for item in dev:
+        judged = item.routed.category and item.rollout.text.strip()
+        local = dev_local.get(item.row.id, item.routed.local_probability)
+        quality = dev_quality.get(item.row.id, item.judged.quality) if judged else item.judged.quality
+        found.append(
+            replace(
+                item,
+                routed=replace(item.routed, local_probability=local),
+                judged=replace(item.judged, quality=quality),
+            )
+        )
+    return found
 
 
 def passes(item: ScoredRow, *, prefilter: float, limits: Mapping[str, int]) -> bool:

@@ -26,6 +26,7 @@ from shammah_trainer.evidence import (
     combine,
     gather_evidence,
     gather_outcomes,
+    leave_out,
     make_policies,
     summarise_exam,
 )
@@ -215,7 +216,8 @@ class Round:
         plan, champion = self._in.plan, self._in.champion
         before_rollouts = self._roll_out_champion(limits)
         with self._phases.run("score", "scoring dev and exam rows"):
-            dev = leave_out(self.score(plan.dev, rollouts, judges.router, judges.validator), judges)
+            dev = self.score(plan.dev, rollouts, judges.router, judges.validator)
+            dev = leave_out(dev, dev_local=judges.dev_local, dev_quality=judges.dev_quality)
             exam = self.score(plan.exam, rollouts, judges.router, judges.validator)
             before = self._score_champion(before_rollouts)
             self.scored = {"dev": dev, "exam": exam}
@@ -349,26 +351,6 @@ class Round:
 def _finish(draft: Release, gate: GateReport) -> Release:
     """Return the draft with the gate's verdict, reasons and report."""
     return replace(draft, verdict=gate.verdict, reasons=tuple(gate.reasons), report=gate.as_dict())
-
-
-def leave_out(dev: Sequence[ScoredRow], judges: LearnedJudges) -> list[ScoredRow]:
-    """Give dev rows the scores of heads that have not seen them; what is empty or unrouted keeps its score.
-
-    Prefilter and order of thresholds are read off dev rows, and the heads were fitted on dev rows.
-    """
-    return [
-        replace(
-            item,
-            routed=replace(
-                item.routed,
-                local_probability=judges.dev_local.get(item.row.id, item.routed.local_probability),
-            ),
-            judged=replace(item.judged, quality=judges.dev_quality.get(item.row.id, item.judged.quality))
-            if item.routed.category and item.rollout.text.strip()
-            else item.judged,
-        )
-        for item in dev
-    ]
 
 
 def first_of_each(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from shammah_chassis.manifest import Role, verify_folder
 from shammah_chassis.neighbours import INDEX_NAME, load_index
 from shammah_trainer.certify import CategoryEvidence, GradedRow, certify
+from shammah_trainer.encoders.head_choice import measure_auroc
+from shammah_trainer.evidence import ScoredRow, leave_out
 from shammah_trainer.judges import JudgesTask, LearnedJudges, learn_judges
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Description, Version, make_version
 from shammah_trainer.rollouts import Rollout
-from shammah_trainer.scoring import judge_responses
+from shammah_trainer.scoring import Judged, Routed, judge_responses
 from support.encoders import base_router, base_validator
 from support.trainer import make_switch_rows
 
@@ -98,6 +102,49 @@ def test_one_class_in_dev_makes_a_constant_judge(task: JudgesTask, good: bool) -
     assert judges.results["validator"].metrics["quality_constant"]
     assert judges.results["router"].metrics["local_constant"]
     assert judge_dev(task, judges) == pytest.approx([31 / 32 if good else 1 / 32] * 30, abs=1e-4)
+
+
+def test_dev_rows_are_told_by_heads_that_have_not_seen_them(task: JudgesTask) -> None:
+    # Grades that nothing explains: the served head fits some of them, a head that left them out can't.
+    rng = random.Random(5)
+    statistics = {row.id: tuple(rng.gauss(0, 1) for _ in range(10)) for row in task.dev}
+    goods = {row.id: rng.random() < 0.5 for row in task.dev}
+    task = replace(task, rollouts={n: Rollout("yes", "stop", statistics[n], goods[n], 10) for n in goods})
+    judges = learn_judges(task)
+    assert set(judges.dev_quality) == set(judges.dev_local) == set(goods)
+    version = judges.validator
+    items = [(row.example.query_text, "yes", row.category, statistics[row.id]) for row in task.dev]
+    served = [found.quality for found in judge_responses(version.folder, version.manifest, items, threads=1)]
+    good = np.array([goods[row.id] for row in task.dev])
+    left_out = np.array([judges.dev_quality[row.id] for row in task.dev])
+    assert measure_auroc(np.array(served), good) > 0.7
+    assert measure_auroc(left_out, good) < 0.65
+
+
+def test_of_queries_that_are_all_one_nothing_can_be_left_out(task: JudgesTask) -> None:
+    dev = tuple(replace(row, example=task.dev[0].example) for row in task.dev)
+    judges = learn_judges(replace(task, dev=dev))
+    assert (judges.dev_quality, judges.dev_local) == ({}, {})
+
+
+def test_the_round_reads_prefilter_and_order_off_the_left_out_scores() -> None:
+    row = make_rows(3, "dev", seed=1)
+    statistics = STATISTICS
+    scored = [
+        ScoredRow(
+            entry,
+            Rollout(text, "stop", statistics, True, 10),
+            Routed(0.9, category, truncated=False),
+            Judged(0.8, truncated=False),
+        )
+        for entry, text, category in zip(row, ("yes", " ", "yes"), ("switch", "switch", ""), strict=True)
+    ]
+    told = {entry.id: 0.25 for entry in row}
+    found = leave_out(scored, dev_local=told, dev_quality=told)
+    # An empty response has no merit and an unrouted query no judge, whatever a head says.
+    assert [item.judged.quality for item in found] == [0.25, 0.8, 0.8]
+    assert [item.routed.local_probability for item in found] == [0.25] * 3
+    assert leave_out(scored, dev_local={}, dev_quality={}) == scored
 
 
 def test_without_graded_rows_the_judges_are_made_and_nothing_is_certified(task: JudgesTask) -> None:
