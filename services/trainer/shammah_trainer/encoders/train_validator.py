@@ -83,11 +83,7 @@ def train_validator(
     asked = _ask_neighbours(parent_folder, graded, index, most=hyper.index_rows)
 
     before = gather_features(stage, graded, labels, asked.before)
-    text_before = stage.measure(held_pairs)
-    started = time.monotonic()
-    trained = stage.train(train_pairs, hyper, generator=np.random.default_rng(seed))
-    seconds = time.monotonic() - started
-    text_after = stage.measure(held_pairs)
+    text = _train_texts(stage, train_pairs, held_pairs, hyper, seed=seed)
     features = gather_features(stage, graded, labels, asked.after)
     network.cpu()
     quality_before = quality_loss(network, before, graded)
@@ -95,33 +91,54 @@ def train_validator(
 
     config = parent.config | {"index_rows": len(asked.index) if asked.index else 0}
     save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=tokenizer_path)
-    # A round that was stopped may have left one.
-    (out / INDEX_NAME).unlink(missing_ok=True)
-    if asked.index:
-        save_index(asked.index, out)
+    _save_index(asked.index, out)
     pairs = tuple((pair.query, pair.response) for pair in (*held_pairs, *train_pairs))
     difference = _finish_graphs(network, pairs, parent_folder=parent_folder, out=out, max_tokens=max_tokens)
     metrics = {
-        "pairs": len(train_pairs),
-        "pairs_trained": trained,
-        "text_seconds": round(seconds, 2),
+        **asdict(text),
         "graded": len(graded),
-        "text_loss_before": text_before,
-        "text_loss_after": text_after,
         "quality_loss_before": quality_before,
         **_describe_heads(full, text_only),
         "index_rows": config["index_rows"],
         "parity": difference,
     }
     return RoleResult(
-        text_before + quality_before,
-        text_after + full.report.loss,
+        text.text_loss_before + quality_before,
+        text.text_loss_after + full.report.loss,
         config,
         labels,
         asdict(hyper) | {"seed": seed},
         metrics,
         None if full.fitted is None else tuple(full.fitted.tolist()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _TrainedTexts:
+    """What the text stage did: pairs it had and pairs it trained on, its seconds, losses on pairs that never train."""
+
+    pairs: int
+    pairs_trained: int
+    text_seconds: float
+    text_loss_before: float
+    text_loss_after: float
+
+
+def _train_texts(
+    stage: TextStage, train: Sequence[Pair], held: Sequence[Pair], hyper: ValidatorHyper, *, seed: int
+) -> _TrainedTexts:
+    before = stage.measure(held)
+    started = time.monotonic()
+    trained = stage.train(train, hyper, generator=np.random.default_rng(seed))
+    seconds = time.monotonic() - started
+    return _TrainedTexts(len(train), trained, round(seconds, 2), before, stage.measure(held))
+
+
+def _save_index(index: NeighbourIndex | None, out: Path) -> None:
+    # A round that was stopped may have left one.
+    (out / INDEX_NAME).unlink(missing_ok=True)
+    if index:
+        save_index(index, out)
 
 
 def _describe_heads(full: FittedHead, text_only: FittedHead) -> dict[str, Any]:
