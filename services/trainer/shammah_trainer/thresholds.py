@@ -71,9 +71,9 @@ def choose_orders(
 
     Under `FEW_ROWS` the start of `order_thresholds` is little more than a guess: where it is too lax, the first test
     fails for errors that a stricter one leaves out. So another order starts at the strictest threshold that leaves
-    enough exam rows to bear `_BORNE` errors. In simulations (scores that rank like ours, 12 dev and 240 exam rows, one
-    answer in five bad, alpha .1) that certifies 89 of 100 categories, the one order alone 59. Raises as
-    `order_thresholds`.
+    enough exam rows to bear `_BORNE` errors, where there is one: a small exam has no level to share. In simulations
+    (scores that rank like ours, 12 dev and 240 exam rows, one answer in five bad, alpha .1) that certifies 89 of 100
+    categories, the one order alone 59. Raises as `order_thresholds`.
     """
     likely = order_thresholds(scores, goods, exam_rows=exam_rows, alpha=alpha, level=level)
     if not likely or len(scores) >= FEW_ROWS:
@@ -81,9 +81,10 @@ def choose_orders(
     values = np.asarray(scores, dtype=np.float64)
     grid = order_thresholds(values, goods)
     enough = rows_needed(alpha, level / _STARTS, _BORNE)
-    strict = next((t for t in grid if exam_rows * float((values >= t).mean()) >= enough), grid[-1])
-    starts = sorted({strict, likely[0]}, reverse=True)
-    return [[threshold for threshold in grid if threshold <= start] for start in starts]
+    strict = next((t for t in grid if exam_rows * float((values >= t).mean()) >= enough), likely[0])
+    if strict <= likely[0]:
+        return [likely]
+    return [[threshold for threshold in grid if threshold <= strict], likely]
 
 
 def _spread(values: NDArray[np.float64], distinct: NDArray[np.float64], at_most: int) -> NDArray[np.float64]:

@@ -104,6 +104,10 @@ class TestChooseOrders:
         assert found.threshold == pytest.approx(0.25)
         assert (found.accepted, found.errors) == (180, 0)
 
+    def test_a_small_exam_has_no_level_to_share(self) -> None:
+        scores = [i / 12 for i in range(12)]
+        assert choose_orders(scores, [True] * 12, exam_rows=80, alpha=0.1, level=0.0125) == [[0.0]]
+
     def test_one_score_for_all_and_no_rows_leave_nothing_to_choose(self) -> None:
         assert self.choose([0.5] * 9, [True] * 9) == [[0.5]]
         assert self.choose([], []) == []

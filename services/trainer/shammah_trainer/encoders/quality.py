@@ -42,7 +42,8 @@ LEAST_OF_A_CLASS = 40
 class FittedHead:
     """What was fitted: "logistic" or "networks", whether it is only the prior, and what cross-fitting says of it.
 
-    `fitted` `[n]`: P(good) of each row by a fit that left its fold out; None where all rows are of one fold.
+    `fitted` `[n]`: P(good) of each row by a fit that left its fold out; None where all rows are of one fold, or the
+    head is only the prior: that is the same for all, but for its rounding.
     """
 
     kind: str
@@ -103,7 +104,7 @@ def _fit(
     report = report_head(logistic.fitted, good)
     if not len(good):
         return FittedHead("logistic", logistic.constant, report, None)
-    fitted = logistic.fitted if len(set(folds)) > 1 else None
+    fitted = None if logistic.constant or len(set(folds)) < 2 else logistic.fitted
     values = {"mean": mean, "scale": scale, "weight": logistic.weight, "bias": np.array([logistic.bias])}
     small: Networks | None = None
     if len(good) >= LEAST_ROWS and min(good.sum(), (~good).sum()) >= LEAST_OF_A_CLASS and len(set(folds)) > 1:

@@ -78,7 +78,7 @@ def train_router(
         "parity": difference,
     }
     hyper_values = asdict(hyper) | {"seed": seed}
-    fitted = tuple(local.fitted.tolist()) if len(_list_folds(rows)) > 1 else None
+    fitted = None if local.constant or len(_list_folds(rows)) < 2 else tuple(local.fitted.tolist())
     return RoleResult(before + local_before, after + local.loss, config, labels, hyper_values, metrics, fitted)
 
 
