@@ -42,7 +42,7 @@ from shammah_gateway.teach.settings import MODEL, Goal, TeachSettings
 from shammah_gateway.teachers.base import MAX_DIRECT, OfferedExample, Wish
 from shammah_gateway.teachers.wishes import write_wish
 from system import ROOT, Figure, need_data, pull_models, running, with_client
-from tools_results import merge_figures
+from tools_results import write_figures
 
 sys.path.insert(0, str(ROOT / "tests"))
 FAMILIES = ("spam_sms", "sentiment_reviews", "topic_stackoverflow", "extract_restaurant8k")
@@ -270,7 +270,7 @@ def main() -> None:
     for figure in figures:
         print(f"{figure.id}: {figure.value:.4g} {figure.unit}\n  {figure.note}", flush=True)
     if not options.quick:
-        merge_figures(figures, command="python tests/bench/tools_teach.py")
+        write_figures(figures, command="python tests/bench/tools_teach.py")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from shammah_chassis.releases import Rung
 
 from shammah_trainer.betting import betting_p_value, log_capital
 from shammah_trainer.intervals import binomial_cdf, rows_needed
-from shammah_trainer.thresholds import choose_orders, order_thresholds
+from shammah_trainer.thresholds import choose_orders, find_best_chance, order_thresholds
 
 __all__ = [
     "LADDER_ALPHAS",
@@ -38,6 +38,7 @@ __all__ = [
 NO_NUMBER_HELPS = -1  # rows_missing when the error rate itself is above alpha
 # The stricter promises that are tried, as far as they lie below the alpha of the release.
 LADDER_ALPHAS = (0.05, 0.02, 0.01)
+_LEAST_CHANCE = 0.01  # of its likeliest threshold, for a category to be tried
 _MOST_ERRORS = 20_000  # beyond this many errors no exam of ours will ever reach the bound
 
 
@@ -121,7 +122,8 @@ def certify(
 ) -> dict[str, Certificate]:
     """Certify each category; P(any certified one has risk > alpha) <= delta over the draw of the exam.
 
-    C counts the categories that have at least one exam row and one dev row past the prefilter. `max_weight` is the
+    C counts the categories that are tried: those with at least one exam row and one dev row past the prefilter that
+    dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). `max_weight` is the
     largest weight that the sampling can give (50 = audits of 2 %), fixed beforehand; it matters only for categories
     with weights other than 1. Raises InvalidInputError for NaN scores, weights outside (0, max_weight] and
     alpha or delta outside (0, 1).
@@ -131,10 +133,16 @@ def certify(
             raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
     exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
-    tried = [n for n in categories if len(exams[n].scores) and bool(devs[n].eligible.any())]
-    bound = _Bound(alpha=alpha, level=delta / max(1, len(tried)), max_weight=max_weight)
+    able = [n for n in categories if len(exams[n].scores) and bool(devs[n].eligible.any())]
+    tried, bound = set(able), _Bound(alpha=alpha, level=delta, max_weight=max_weight)
+    # Those who can't pass alone first: what they would have cost may save another.
+    for _ in range(2):
+        tried = {name for name in tried if not _is_hopeless(devs[name], exams[name], bound)}
+        bound = _Bound(alpha=alpha, level=delta / max(1, len(tried)), max_weight=max_weight)
     return {
-        name: _certify_one(devs[name], exams[name], bound) if name in tried else _no_evidence(exams[name], bound)
+        name: _certify_one(devs[name], exams[name], bound, tried=name in tried)
+        if name in able
+        else _no_evidence(exams[name], bound)
         for name in categories
     }
 
@@ -170,16 +178,30 @@ def certify_ladder(
     return ladders
 
 
-def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
+def _is_hopeless(dev: _Arrays, exam: _Arrays, bound: _Bound) -> bool:
+    """Say whether dev rows show that no threshold will pass: such a category would only cost the others their level."""
+    if _is_weighted(exam):
+        return False  # the chance is that of plain rows
+    scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
+    rows = _expect_rows(dev, exam)
+    return find_best_chance(scores, good, exam_rows=rows, alpha=bound.alpha, level=bound.level) < _LEAST_CHANCE
+
+
+def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
+    """Return how many exam rows will pass the prefilter, as dev rows do."""
+    return round(len(exam.scores) * float(dev.eligible.mean()))
+
+
+def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound, *, tried: bool) -> Certificate:
     orders = choose_orders(
         dev.scores[dev.eligible],
         ~dev.bad[dev.eligible],
-        exam_rows=round(len(exam.scores) * float(dev.eligible.mean())),
+        exam_rows=_expect_rows(dev, exam),
         alpha=bound.alpha,
         level=bound.level,
     )
     bound = replace(bound, level=bound.level / len(orders))
-    found = [_follow(order, exam, bound) for order in orders]
+    found = [_follow(order, exam, bound) for order in orders] if tried else []
     tests = len({result.threshold for passed, failed in found for result in (*passed, *failed)})
     certified = [passed[-1] for passed, _ in found if passed]
     if certified:

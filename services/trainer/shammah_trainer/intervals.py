@@ -35,6 +35,24 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     return max(0.0, 1.0 - _lower_tail(n - k - 1, n, 1.0 - p))
 
 
+def beta_binomial_cdf(k: int, n: int, a: float, b: float) -> float:
+    """P(X <= k) for X ~ Binomial(n, p) with p ~ Beta(a, b): counts still to come, after a - 1/2 and b - 1/2 were seen.
+
+    With Jeffreys' prior. Sums k + 1 terms, so it is for small k. Raises InvalidInputError for n < 0 and for a or b not
+    above 0.
+    """
+    if n < 0 or a <= 0.0 or b <= 0.0:
+        raise InvalidInputError(f"beta-binomial needs n >= 0 and a, b > 0, got n={n}, a={a}, b={b}")
+    if k >= n:
+        return 1.0
+    fixed = math.lgamma(n + 1) - math.lgamma(n + a + b) - math.lgamma(a) - math.lgamma(b) + math.lgamma(a + b)
+    terms = (
+        fixed - math.lgamma(i + 1) - math.lgamma(n - i + 1) + math.lgamma(i + a) + math.lgamma(n - i + b)
+        for i in range(k + 1)
+    )
+    return min(1.0, sum(math.exp(term) for term in terms))
+
+
 def interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
     """Clopper-Pearson interval (1934) of a share: two-sided, coverage at least `level`.
 

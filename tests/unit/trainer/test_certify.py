@@ -62,7 +62,9 @@ class TestOrderThresholds:
         scores = [i / 100 for i in range(100)]
         order = order_thresholds(scores, [s >= 0.3 for s in scores], exam_rows=400)
         assert order[0] >= 0.3
-        assert order[-1] == 0.0
+        # 22 errors in 400 are too many: it ends among the bad ones, not with all.
+        assert 0.2 <= order[-1] < 0.3
+        assert len(order) == 16 or order[0] - order[-1] < 0.16
 
     def test_no_rows_give_no_threshold(self) -> None:
         assert order_thresholds([], []) == []
@@ -93,7 +95,8 @@ class TestChooseOrders:
         scores = [i / 12 for i in range(12)]
         strict, likely = self.choose(scores, [True] * 12)
         # Right in 12 of 12, all may seem to pass; 5 of 12 leave 100 rows of 240, 4 only 80: 87 bear two errors.
-        assert (strict[0], likely) == (7 / 12, [0.0])
+        assert strict[0] == 7 / 12
+        assert likely[0] <= 1 / 12 and likely[-1] == 0.0
         assert strict == sorted(strict, reverse=True) and strict[-1] == 0.0
 
     def test_what_the_likeliest_order_passes_by_the_strict_one_may_certify(self) -> None:
@@ -129,7 +132,7 @@ class TestOneCategory:
         good = CategoryEvidence(rows(30, 0), rows(114, 0))
         no_exam = CategoryEvidence(rows(30, 0), [])
         no_dev = CategoryEvidence([], rows(100, 0))
-        others = {f"c{i}": CategoryEvidence(rows(5, 5), rows(5, 5)) for i in range(17)}
+        others = {f"c{i}": CategoryEvidence(rows(30, 0), rows(400, 0)) for i in range(17)}
         empty = {"no exam": no_exam, "no dev": no_dev}
         assert certify({"a": good, **others, **empty})["a"].rows_missing == 1
         del others["c0"]
@@ -142,7 +145,18 @@ class TestOneCategory:
         assert found.threshold == 0.9
         assert (found.accepted, found.errors, found.rows) == (150, 0, 240)
         assert found.local_share == pytest.approx(150 / 240)
-        assert found.tried == 2
+        # With all of them 40 in 190 would be bad: dev rows say so, and it is not tried.
+        assert found.tried == 1
+
+    def test_what_dev_rows_show_to_be_hopeless_is_not_tried_and_costs_nobody_his_level(self) -> None:
+        good, hopeless = CategoryEvidence(rows(100, 0), rows(59, 0)), CategoryEvidence(rows(60, 60), rows(50, 50))
+        found = certify({"a": good, "b": hopeless})
+        assert found["a"].threshold == 0.9
+        assert (found["b"].threshold, found["b"].tried) == (None, 0)
+        assert "cannot prove" in found["b"].reason
+        # One bad row in 13 rules little out: it is tried, and shares the level.
+        unsure = CategoryEvidence(rows(12, 1), rows(300, 0))
+        assert certify({"a": good, "b": unsure})["a"].threshold is None
 
     def test_a_laxer_threshold_is_taken_while_the_exam_allows_it(self) -> None:
         mixed = [GradedRow(0.9, True)] * 100 + [GradedRow(0.6, True)] * 100
@@ -243,7 +257,10 @@ class TestWeightedRows:
 
 class TestLadder:
     def test_each_stricter_alpha_is_a_whole_certification_of_its_own(self) -> None:
-        evidence = {"a": CategoryEvidence(rows(60, 0), rows(150, 0)), "b": CategoryEvidence(rows(30, 30), rows(50, 50))}
+        evidence = {
+            "a": CategoryEvidence(rows(60, 0), rows(150, 0)),
+            "b": CategoryEvidence(rows(30, 1), rows(400, 100)),
+        }
         found = certify(evidence)
         # 0 errors: 150 rows prove .05 and (0.98 ** 150 = .048 > .025) not .02, as two categories share delta.
         assert certify_ladder(evidence, found) == {"a": (), "b": ()}
@@ -268,7 +285,7 @@ class TestLadder:
 
     def test_a_category_without_a_threshold_gets_no_rung(self) -> None:
         # At .05 the order starts at .9, where the exam has bad luck; at .01 it starts at .5, which passes alone.
-        dev = rows(60, 0) + rows(40, 0, good_score=0.5)
+        dev = rows(300, 0) + rows(200, 0, good_score=0.5)
         evidence = {"a": CategoryEvidence(dev, rows(60, 3) + rows(1500, 0, good_score=0.5))}
         assert certify(evidence, alpha=0.01)["a"].threshold == 0.5
         assert certify(evidence)["a"].threshold is None
@@ -276,7 +293,7 @@ class TestLadder:
 
     def test_a_rung_that_would_serve_more_than_a_laxer_one_is_left_out(self) -> None:
         # At .05 the order stops at .7, where the bad answers are; at .01 it starts below them.
-        dev = rows(50, 0) + rows(1, 0, good_score=0.7) + rows(50, 0, good_score=0.5)
+        dev = rows(250, 0) + rows(5, 0, good_score=0.7) + rows(250, 0, good_score=0.5)
         exam = rows(100, 0) + rows(0, 20, bad_score=0.7) + rows(5000, 0, good_score=0.5)
         evidence = {"a": CategoryEvidence(dev, exam)}
         assert certify(evidence, alpha=0.01)["a"].threshold == 0.5

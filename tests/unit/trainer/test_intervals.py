@@ -7,7 +7,14 @@ from math import comb
 
 import pytest
 from shammah_chassis.errors import InvalidInputError
-from shammah_trainer.intervals import binomial_cdf, interval, lower_bound, rows_needed, upper_bound
+from shammah_trainer.intervals import (
+    beta_binomial_cdf,
+    binomial_cdf,
+    interval,
+    lower_bound,
+    rows_needed,
+    upper_bound,
+)
 
 
 def exact_cdf(k: int, n: int, p: Fraction) -> float:
@@ -88,3 +95,18 @@ def test_rows_needed_gives_the_numbers_of_the_design() -> None:
 def test_impossible_numbers_are_refused(call) -> None:
     with pytest.raises(InvalidInputError):
         call()
+
+
+def test_the_beta_binomial_is_the_mean_of_binomials_and_counts_all() -> None:
+    # By the midpoint rule over the density of Beta(1.5, 20.5), which is finite everywhere.
+    a, b, n, steps = 1.5, 20.5, 40, 8000
+    points = [(i + 0.5) / steps for i in range(steps)]
+    density = [p ** (a - 1) * (1 - p) ** (b - 1) for p in points]
+    for k in (0, 2, 7):
+        tails = [binomial_cdf(k, n, p) for p in points]
+        expected = sum(d * t for d, t in zip(density, tails, strict=True)) / sum(density)
+        assert beta_binomial_cdf(k, n, a, b) == pytest.approx(expected, rel=1e-3)
+    assert beta_binomial_cdf(n, n, a, b) == 1.0
+    assert beta_binomial_cdf(-1, n, a, b) == 0.0
+    with pytest.raises(InvalidInputError, match="a, b > 0"):
+        beta_binomial_cdf(1, 3, 0.0, 1.0)
