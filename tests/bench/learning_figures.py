@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_arms import ARMS, ASIDE, NARROW, UNSEEN
-from learning_scores import Row, Share, count_local, group_by, read_goods, read_scores
+from learning_scores import Row, Share, count_local, group_by, read_goods, read_served
 from system import Figure
 
 CONFIDENCE = "notes: ranked by the sum of log-probabilities, threshold picked on test"
@@ -23,12 +23,12 @@ def make_figures(work: Path, listed: Mapping[str, Sequence[str]]) -> list[Figure
             figures += _accuracy(work / arm, ids)
             break
     if _is_finished(work / "all"):
-        figures += _shares(read_scores(work / "all"), ids)
+        figures += _shares(read_served(work / "all"), ids)
     if _is_finished(work / "unseen"):
-        figures.append(_unseen(read_scores(work / "unseen"), ids))
+        figures.append(_unseen(read_served(work / "unseen"), ids))
     for name, arm_ in ARMS.items():
         if name.startswith("narrow_") and _is_finished(work / name):
-            figures.append(_few(name, arm_.train_rows, read_scores(work / name), ids))
+            figures.append(_few(name, arm_.train_rows, read_served(work / name), ids))
     return figures
 
 

@@ -12,7 +12,7 @@ import numpy as np
 matplotlib.use("Agg")
 
 from learning_arms import ARMS, NARROW
-from learning_scores import Row, count_local, read_scores, serve_at
+from learning_scores import Row, count_local, read_served, serve_at
 from matplotlib import pyplot
 
 ALPHAS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2)
@@ -23,14 +23,14 @@ def draw_plots(work: Path, ids: set[str], out: Path) -> list[Path]:
     """Draw what the finished arms below `work` allow; return the files."""
     drawn = []
     if (work / "all" / "result.json").is_file():
-        scores = read_scores(work / "all")
+        scores = read_served(work / "all")
         drawn.append(draw_alpha(scores, ids, out / "learning_alpha.png"))
         routed = [row for row in scores if row["part"] == "test" and row["name"] in ids and row["routed"]]
         if len(routed) >= _BINS:
             drawn.append(draw_calibration(routed, out / "learning_calibration.png"))
     few = [arm for arm in ARMS.values() if arm.train_rows and (work / arm.name / "result.json").is_file()]
     if few:
-        points = [(arm.train_rows, read_scores(work / arm.name)) for arm in few]
+        points = [(arm.train_rows, read_served(work / arm.name)) for arm in few]
         drawn.append(draw_examples(points, ids, out / "learning_examples.png"))
     return drawn
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tarfile
 import tempfile
@@ -21,6 +22,9 @@ import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+# Read when torch is loaded; see `shammah_trainer.__main__`.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from learning_arms import ROOT
 from shammah_chassis.directory_store import DirectoryStore
@@ -55,12 +59,14 @@ def main() -> None:
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--out", type=Path, required=True)
-    commands.add_parser("write").add_argument("files", type=Path, nargs="+")
+    command = commands.add_parser("write")
+    command.add_argument("files", type=Path, nargs="+")
+    command.add_argument("--beside", default="", help="what else ran there meanwhile, for the note")
     options = parser.parse_args()
     if options.command == "cut":
         cut()
     elif options.command == "write":
-        write(options.files)
+        write(options.files, options.beside)
     else:
         run(options)
 
@@ -172,7 +178,7 @@ def serve(study: Study, versions: dict[Role, Version], settings: RoundSettings) 
     return made.reason == "stop" and 0.0 <= judged[0].quality <= 1.0
 
 
-def write(files: list[Path]) -> None:
+def write(files: list[Path], beside: str) -> None:
     """Write `round50_gpu_s` and `round50_cpu_s`: medians over the rounds of a device."""
     from learning_results import merge_figures  # here: as above
     from system import Figure
@@ -187,7 +193,7 @@ def write(files: list[Path]) -> None:
         note = (
             f"median of {len(own)} rounds in one process ({own[0]['seconds']:.1f} s the first); "
             f"{middle['train']} train, {middle['dev']} dev, {middle['exam']} exam rows; {middle['threads']} threads; "
-            f"seconds: {phases}"
+            f"seconds: {phases}{beside and f'; beside {beside}'}"
         )
         value = round(statistics.median(entry["seconds"] for entry in own), 1)
         merge_figures([Figure(id_, value, "s", note)], command="python tests/bench/learning_round50.py", where=where)

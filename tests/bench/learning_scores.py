@@ -45,6 +45,16 @@ def read_scores(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in lines]
 
 
+def read_served(folder: Path, *, alpha: float = 0.05) -> list[dict[str, Any]]:
+    """Return the rows of an arm, `local` by thresholds that today's `certify` reads off its dev and exam scores.
+
+    An arm is judged once, on the machine that had the cores; the same scores certify anew in a second.
+    """
+    rows = read_scores(folder)
+    thresholds = certify_rows(rows, alpha=alpha)
+    return [row | {"local": _is_served(row, thresholds.get(str(row["routed"])))} for row in rows]
+
+
 def read_goods(folder: Path) -> dict[str, tuple[str, bool]]:
     """Return (family, good) of each graded test row by its workload id."""
     study = read_study(folder / "study.jsonl.gz")

@@ -84,13 +84,16 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
         for seed in seeds:
             end = curves["random", seed][-1][1]
             for share, ratios in ((end / 2, at_half), (end, at_end)):
-                ratios.append(needed(curves[arm, seed], share) / needed(curves["active", seed], share))
+                # An arm that never comes there needs more than it was measured to: the ratio is at least this.
+                other = min(needed(curves[arm, seed], share), curves[arm, seed][-1][0])
+                ratios.append(other / needed(curves["active", seed], share))
         each = [float(np.sqrt(half * end)) for half, end in zip(at_half, at_end, strict=True)]
         low, high = bootstrap(each)
         note = (
             f"{len(seeds)} paired seeds, geometric mean of the ratios at random's share at 8,000 ({_mean(at_end)}) and "
             f"at half of it ({_mean(at_half)}); 95 % interval {low:.2f} to {high:.2f}. Share: of test rows of {what}, "
-            "as many of each, that can be answered at 95 % precision. Below 1: active needs more"
+            "as many of each, that can be answered at 95 % precision. Below 1: active needs more. An arm that never "
+            "comes there counts as 8,000"
         )
         figures.append(Figure(f"active_vs_{arm}{suffix}", _mean(each), "ratio", note))
     return figures + list_shares(curves, suffix, what)
