@@ -12,11 +12,12 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from learning_rows import Encoded, Learner, draw, encode
 from shammah_generator.chat import END, find_control, load_tokenizer
-from shammah_trainer.hyper import SftHyper
+from shammah_trainer.hyper import Averaging, SftHyper
 from shammah_trainer.offline.study import read_study
 from shammah_trainer.sft import evaluate_rows
 from shammah_trainer.student import load_student
@@ -26,6 +27,7 @@ FAMILIES = (
     *("extract_restaurant8k", "tool_call_snips", "topic_stackoverflow"),
 )
 ROWS, TEST_ROWS, STEPS, TOGETHER, RATE = 600, 150, 80, 32, 2e-4
+AVERAGING: Averaging = "off"
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--averaging", choices=("off", "ema", "tail"), default=AVERAGING)
     parser.add_argument("--ways", nargs="+", default=["replay", "none", "joint"])
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -61,10 +64,16 @@ def main() -> None:
             for seed in options.seeds:
                 for way in options.ways:
                     started = time.monotonic()
-                    matrix = run(
-                        learner, names, train, test, way=way, seed=seed, steps=options.steps, rate=options.rate
-                    )
-                    entry = {"order": names, "seed": seed, "way": way, "matrix": matrix, "loss": lost(matrix, way)}
+                    how = {"steps": options.steps, "rate": options.rate, "averaging": options.averaging}
+                    matrix = run(learner, names, train, test, way=way, seed=seed, **how)
+                    entry = {
+                        "order": names,
+                        "seed": seed,
+                        "way": way,
+                        "matrix": matrix,
+                        "loss": lost(matrix, way),
+                        **how,
+                    }
                     entry["seconds"] = round(time.monotonic() - started, 1)
                     target.write(json.dumps(entry) + "\n")
                     target.flush()
@@ -81,18 +90,20 @@ def run(
     seed: int,
     steps: int,
     rate: float,
+    averaging: Averaging,
 ) -> list[list[float]]:
     """Return the accuracy of each family (in the order of `names`) after each stage."""
     learner.reset()
     matrix = []
+    how: dict[str, Any] = {"together": TOGETHER, "rate": rate, "averaging": averaging}
     if way == "joint":
         rows = [row for name in names for row in train[name].sft]
-        learner.teach(rows, steps=steps * len(names), together=TOGETHER, rate=rate, seed=seed)
+        learner.teach(rows, steps=steps * len(names), seed=seed, **how)
         return [[accuracy(learner, test[name]) for name in names]]
     for stage, name in enumerate(names):
         # All earlier rows: each pass over the new ones recalls as many others of them, as a round does.
         old = [row for before in names[:stage] for row in train[before].sft] if way == "replay" else []
-        learner.teach(train[name].sft, steps=steps, together=TOGETHER, rate=rate, seed=seed + stage, replay=old)
+        learner.teach(train[name].sft, steps=steps, seed=seed + stage, replay=old, **how)
         matrix.append([accuracy(learner, test[other]) for other in names])
     return matrix
 

@@ -17,7 +17,7 @@ from shammah_chassis.grading import grade
 from shammah_generator.chat import encode_example, encode_prompt
 from shammah_trainer.batches import SftRow
 from shammah_trainer.certify import CategoryEvidence, GradedRow, certify
-from shammah_trainer.hyper import SftHyper
+from shammah_trainer.hyper import Averaging, SftHyper
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.sft import fine_tune
 from shammah_trainer.student import Student
@@ -103,12 +103,13 @@ class Learner:
         rate: float,
         seed: int,
         replay: Sequence[SftRow] = (),
+        averaging: Averaging = "off",
     ) -> None:
         """Make about `steps` steps of `together` new rows, whatever the number of rows; `replay` as in a round."""
         epochs = max(1, round(steps * together / len(rows)))
         hyper = SftHyper(
             epochs=epochs, learning_rate=rate, batch_tokens=16_384, max_rows_per_batch=together, max_tokens=320,
-            seed=seed, compile_mode="off",
+            seed=seed, compile_mode="off", averaging=averaging,
         )  # fmt: skip
         self.student.model.train()
         fine_tune(self.student, rows, rows[:1], hyper=hyper, replay=replay)
