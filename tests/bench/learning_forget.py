@@ -103,6 +103,7 @@ def run(
     for stage, name in enumerate(names):
         # All earlier rows: each pass over the new ones recalls as many others of them, as a round does.
         old = [row for before in names[:stage] for row in train[before].sft] if way == "replay" else []
+        random.Random(seed + stage).shuffle(old)
         learner.teach(train[name].sft, steps=steps, seed=seed + stage, replay=old, **how)
         matrix.append([accuracy(learner, test[other]) for other in names])
     return matrix

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shammah_chassis.bus import Bus
@@ -23,8 +24,11 @@ from shammah_chassis.errors import (
 from shammah_chassis.manifest import ROLES, verify_folder
 from shammah_chassis.nats_server import NatsServer
 from shammah_chassis.releases import Champion, parse_champion, parse_wanted
+from shammah_trainer import evidence as evidence_module
 from shammah_trainer import learn_generator as learn_generator_module
+from shammah_trainer import round as round_module
 from shammah_trainer import runner as runner_module
+from shammah_trainer import sft as sft_module
 from shammah_trainer.engine import TrainerEngine
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.publishing import publish, write_first_champion
@@ -187,8 +191,20 @@ async def test_a_redelivered_or_repeated_example_trains_nothing_twice(
 
 
 async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
-    engine: TrainerEngine, settings, bus: Bus, tmp_path: Path
+    engine: TrainerEngine, settings, bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    recalled, left_out = [], []
+
+    def fine_tune(*arguments: Any, replay: Any, **named: Any) -> Any:
+        recalled.append(len(replay))
+        return sft_module.fine_tune(*arguments, replay=replay, **named)
+
+    def leave_out(*arguments: Any, **named: Any) -> Any:
+        left_out.append(set(named))
+        return evidence_module.leave_out(*arguments, **named)
+
+    monkeypatch.setattr(learn_generator_module, "fine_tune", fine_tune)
+    monkeypatch.setattr(round_module, "leave_out", leave_out)
     await teach(bus, engine, EXAM, TAUGHT)
     first = await run_round(engine)
     await promote(bus, first.id)
@@ -196,6 +212,9 @@ async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
     second = await run_round(engine)
     assert second.state == "done"
     assert second.result["parent"] == first.id
+    # Nothing is old in the first round; dev rows are scored by heads that have not seen them.
+    assert recalled[0] == 0 < recalled[1] <= settings.sft_epochs * second.result["new_rows"]
+    assert left_out == [{"dev_local", "dev_quality"}] * 2
     # One old row for each new one in each epoch.
     assert 0 < second.result["replay_rows"] <= settings.sft_epochs * second.result["new_rows"]
     # As good as before is a normal result: no reason to swap, and nothing is lost.

@@ -144,7 +144,7 @@ async def summarise(
     by_category: dict[str, list[Tested]] = {}
     for entry in tested:
         by_category.setdefault(entry.category, []).append(entry)
-    shares = _shares(context, by_category, len(tested))
+    shares = _shares(context, by_category, rows)
     states = {name: _state(entries, rows.get(name), points, shares[name]) for name, entries in by_category.items()}
     analyses = [_analyse(name, by_category[name], states[name], release) for name in sorted(by_category)]
     good = sum(entry.good for entry in tested)
@@ -179,7 +179,7 @@ def _state(
     good = sum(entry.good for entry in entries)
     now = Point(taught, good, len(entries))
     known = [*points.get(entries[0].category, ()), now]
-    return CategoryState(accuracy=good / len(entries), curve=Curve(known), trained_rows=taught, share=share)
+    return CategoryState(curve=Curve(known), trained_rows=taught, share=share)
 
 
 def _analyse(name: str, entries: Sequence[Tested], state: CategoryState, release: Release) -> CategoryAnalysis:
@@ -189,7 +189,7 @@ def _analyse(name: str, entries: Sequence[Tested], state: CategoryState, release
     return CategoryAnalysis(
         category=name,
         tested=len(entries),
-        accuracy=state.accuracy,
+        accuracy=good / len(entries),
         accuracy_low=low,
         accuracy_high=high,
         local_good=sum(entry.local and entry.good for entry in entries),
@@ -216,11 +216,20 @@ def least_rows(release: Release) -> int:
     return math.ceil(math.log(alone) / math.log1p(-release.alpha))
 
 
-def _shares(context: ToolContext, by_category: Mapping[str, Sequence[Tested]], total: int) -> dict[str, float]:
-    """Return each category's share: of the traffic, or of the drawn examples while there is little traffic."""
-    seen = {name: context.monitor.categories[name] for name in by_category}
-    if sum(seen.values()) >= ENOUGH_QUERIES:
-        return {name: count / sum(seen.values()) for name, count in seen.items()}
+def _shares(
+    context: ToolContext, by_category: Mapping[str, Sequence[Tested]], rows: Mapping[str, trainer_pb2.CategoryRows]
+) -> dict[str, float]:
+    """Return each category's share: of the traffic, of the exam while there is little, of what was drawn without one.
+
+    Dev rows come with what is taught: by their number, what was taught most would be worth most.
+    """
+    for counts in (
+        {name: context.monitor.categories[name] for name in by_category},
+        {name: rows[name].exam if name in rows else 0 for name in by_category},
+    ):
+        if sum(counts.values()) >= ENOUGH_QUERIES:
+            return {name: count / sum(counts.values()) for name, count in counts.items()}
+    total = sum(map(len, by_category.values()))
     return {name: len(entries) / total for name, entries in by_category.items()}
 
 

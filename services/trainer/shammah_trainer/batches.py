@@ -152,7 +152,7 @@ def plan_steps(table: RowTable, *, epochs: int, limits: BinLimits, per_step: int
 
     A step has `per_step` bins.
 
-    An epoch replays at most as many old rows as there are new ones, each epoch the next ones of a random order: four
+    An epoch replays at most as many old rows as there are new ones, each epoch the next ones in the order given: four
     epochs recall four times the rows that one fixed draw would, for the same work.
 
     The order within an epoch is random over all rows, not by length: without padding there is nothing to gain by
@@ -162,7 +162,7 @@ def plan_steps(table: RowTable, *, epochs: int, limits: BinLimits, per_step: int
     new = len(table) - table.replayed
     # Without new rows the old ones are all that there is to learn.
     share = min(table.replayed, new) or table.replayed
-    old = new + rng.permutation(table.replayed)
+    old = new + np.arange(table.replayed)
     steps: list[Step] = []
     for epoch in range(epochs):
         rows = np.concatenate((np.arange(new), np.roll(old, -epoch * share)[:share]))

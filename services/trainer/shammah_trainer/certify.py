@@ -134,15 +134,14 @@ def certify(
     exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
     able = [n for n in categories if len(exams[n].scores) and bool(devs[n].eligible.any())]
-    tried, bound = set(able), _Bound(alpha=alpha, level=delta, max_weight=max_weight)
-    # Those who can't pass alone first: what they would have cost may save another.
-    for _ in range(2):
-        tried = {name for name in tried if not _is_hopeless(devs[name], exams[name], bound)}
-        bound = _Bound(alpha=alpha, level=delta / max(1, len(tried)), max_weight=max_weight)
+    tried = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
+    bound = _Bound(alpha=alpha, level=delta / max(1, len(tried)), max_weight=max_weight)
+    # What it would take if it were tried too.
+    outside = replace(bound, level=delta / (len(tried) + 1))
     return {
-        name: _certify_one(devs[name], exams[name], bound, tried=name in tried)
-        if name in able
-        else _no_evidence(exams[name], bound)
+        name: _no_evidence(exams[name], outside)
+        if name not in able
+        else _certify_one(devs[name], exams[name], bound if name in tried else outside, tried=name in tried)
         for name in categories
     }
 
@@ -178,13 +177,28 @@ def certify_ladder(
     return ladders
 
 
-def _is_hopeless(dev: _Arrays, exam: _Arrays, bound: _Bound) -> bool:
-    """Say whether dev rows show that no threshold will pass: such a category would only cost the others their level."""
-    if _is_weighted(exam):
-        return False  # the chance is that of plain rows
-    scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
-    rows = _expect_rows(dev, exam)
-    return find_best_chance(scores, good, exam_rows=rows, alpha=bound.alpha, level=bound.level) < _LEAST_CHANCE
+def _choose_tried(evidence: Mapping[str, tuple[_Arrays, _Arrays]], *, alpha: float, delta: float) -> set[str]:
+    """Return the categories that are worth a share of the level: the worst by dev rows go one by one, while hopeless.
+
+    First all who could not pass even alone; then each one that goes may save the next by its share.
+    """
+
+    def chance(name: str, level: float) -> float:
+        dev, exam = evidence[name]
+        if _is_weighted(exam):
+            return 1.0  # the chance would be that of plain rows
+        scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
+        # At best all exam rows pass the prefilter; how many do, few dev rows don't tell.
+        return find_best_chance(scores, good, exam_rows=len(exam.scores), alpha=alpha, level=level)
+
+    tried = {name for name in evidence if chance(name, delta) >= _LEAST_CHANCE}
+    while tried:
+        chances = {name: chance(name, delta / len(tried)) for name in sorted(tried)}
+        worst = min(chances, key=lambda name: chances[name])
+        if chances[worst] >= _LEAST_CHANCE:
+            break
+        tried.remove(worst)
+    return tried
 
 
 def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
@@ -206,10 +220,11 @@ def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound, *, tried: bool) -> 
     certified = [passed[-1] for passed, _ in found if passed]
     if certified:
         return _write(min(certified, key=lambda t: t.threshold), exam, tests, certified=True, bound=bound)
-    # Nothing is certified any more; the rest of the orders is only looked at to say what is missing.
+    # Nothing is certified any more; the exam is only looked at to say what is missing.
     looked = [_test(exam, threshold, bound) for threshold in orders[0]]
     best = min(looked, key=lambda t: (t.missing == NO_NUMBER_HELPS, t.missing, -t.accepted))
-    return _write(best, exam, tests, certified=False, bound=bound)
+    written = _write(best, exam, tests, certified=False, bound=bound)
+    return written if tried else replace(written, reason=f"{written.reason} (not tested: dev rows leave it no chance)")
 
 
 def _follow(order: Sequence[float], exam: _Arrays, bound: _Bound) -> tuple[list[_Tried], list[_Tried]]:

@@ -60,11 +60,12 @@ def leave_out(
     """Give dev rows, by id, the scores of heads that have not seen them; others keep those of the served heads.
 
     Prefilter and order of thresholds are read off dev rows, and the served heads were fitted on dev rows. What is empty
-    or unrouted keeps its score, which comes from no head.
+    or unrouted keeps its score, which comes from no head; so does what is taken for another category: its score would
+    be as of its own. The category head itself learns from dev rows.
     """
     found = []
     for item in dev:
-        judged = item.routed.category and item.rollout.text.strip()
+        judged = item.routed.category == item.row.category and item.rollout.text.strip()
         local = dev_local.get(item.row.id, item.routed.local_probability)
         quality = dev_quality.get(item.row.id, item.judged.quality) if judged else item.judged.quality
         found.append(

@@ -58,7 +58,9 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         ArtifactError: the exported graph does not compute what PyTorch computes.
     """
     new = [row for row in task.plan.new if task.policy.allows(row.example, "generator")]
-    rows = new + [row for row in task.plan.replay if task.policy.allows(row.example, "generator")]
+    # Where the policy leaves nothing new, one epoch's share of old rows is all that there is to recall.
+    recalled = task.plan.replay if new else task.plan.replay[: len(task.plan.new)]
+    rows = new + [row for row in recalled if task.policy.allows(row.example, "generator")]
     if not rows:
         return LearnedGenerator(task.parent, None)
     with phases.run("load", "loading the champion's generator"):

@@ -190,7 +190,7 @@ class Round:
     def _learn_judges(self, taught: Sequence[LedgerRow], rollouts: dict[str, Rollout]) -> LearnedJudges:
         plan = self._in.plan
         # This round's rows for certain, and a sample of all that was ever taught, so that nothing is forgotten.
-        chosen = {row.id: row for row in plan.train}
+        chosen = {row.id: row for row in (*plan.new, *plan.replay[: len(plan.new)])}
         rng = random.Random(plan.seed)
         for row in rng.sample(list(taught), min(len(taught), self._settings.text_rows)):
             chosen.setdefault(row.id, row)
@@ -334,7 +334,7 @@ class Round:
             },
             "examples_trained": len(plan.train) if tuned else 0,
             "new_rows": len(plan.new),
-            "replay_rows": len(plan.replay),
+            "replay_rows": len(plan.train) - len(plan.new),
             "dev_rows": len(plan.dev),
             "exam_rows": len(plan.exam),
             "position": plan.position,

@@ -22,7 +22,8 @@ _EVIDENCE = (
 class RoundPlan:
     """Rows of one round. `position`: the last log sequence whose train rows are all in the champion or in `new`.
 
-    `replay` holds enough for each epoch to recall others, one for each new row; in random order.
+    `replay` is what the epochs recall, one after another: one old row for each new one, evenly over the categories. A
+    small category's rows come again in each epoch; fewer old rows than new ones are all there, once.
     """
 
     new: tuple[LedgerRow, ...]
@@ -34,8 +35,8 @@ class RoundPlan:
 
     @property
     def train(self) -> tuple[LedgerRow, ...]:
-        """Everything that the generator learns from in this round."""
-        return self.new + self.replay
+        """Everything that the generator learns from in this round, each row once."""
+        return self.new + tuple({row.id: row for row in self.replay}.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +66,7 @@ def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, see
     new = tuple(fresh + [row for row in retried if row.sequence <= position])
     return RoundPlan(
         new=new,
-        replay=_draw_replay(ledger, champion_position, most=limits.epochs * len(new), seed=seed),
+        replay=_draw_replay(ledger, champion_position, most=len(new), epochs=limits.epochs, seed=seed),
         dev=_judged(ledger, "dev", limits.judged_rows),
         exam=_judged(ledger, "exam", limits.judged_rows),
         position=max(position, champion_position),
@@ -85,20 +86,26 @@ def has_new_evidence(ledger: Ledger, *, champion_position: int) -> bool:
     return bool(ledger.fetch(sql, (champion_position,)))
 
 
-def _draw_replay(ledger: Ledger, champion_position: int, *, most: int, seed: int) -> tuple[LedgerRow, ...]:
-    """Draw at most `most` old rows, evenly over the categories so that none is forgotten."""
+def _draw_replay(ledger: Ledger, champion_position: int, *, most: int, epochs: int, seed: int) -> tuple[LedgerRow, ...]:
+    """Draw at most `most` old rows for each epoch, evenly over the categories so that none is forgotten."""
     old = ledger.rows("part = 'train' AND sequence <= ?", (champion_position,))
+    rng = random.Random(seed)
+    rng.shuffle(old)
+    if len(old) <= most:
+        return tuple(old)
     by_category: dict[str, list[LedgerRow]] = {}
     for row in old:
         by_category.setdefault(row.category, []).append(row)
-    rng = random.Random(seed)
     drawn: list[LedgerRow] = []
-    # The smallest reservoirs first: what they can't fill goes to the others.
-    queue = sorted(by_category.items(), key=lambda item: (len(item[1]), item[0]))
-    for index, (_, rows) in enumerate(queue):
-        share = (most - len(drawn)) // (len(queue) - index)
-        drawn += rng.sample(rows, min(share, len(rows)))
-    rng.shuffle(drawn)
+    for epoch in range(epochs):
+        part: list[LedgerRow] = []
+        # The smallest reservoirs first: what they can't fill goes to the others.
+        queue = sorted(by_category.items(), key=lambda item: (len(item[1]), item[0]))
+        for index, (_, rows) in enumerate(queue):
+            share = min((most - len(part)) // (len(queue) - index), len(rows))
+            # Each epoch goes on where the one before stopped.
+            part += [rows[(epoch * share + number) % len(rows)] for number in range(share)]
+        drawn += part
     return tuple(drawn)
 
 

@@ -107,6 +107,21 @@ class TestChooseOrders:
         assert found.threshold == pytest.approx(0.25)
         assert (found.accepted, found.errors) == (180, 0)
 
+    def test_both_orders_share_the_level(self) -> None:
+        # 5 errors in 110 pass at .05 (p = .031), not at half of it; having the best scores they end the strict order.
+        dev = [GradedRow(i / 12, True) for i in range(12)]
+        exam = [GradedRow(i / 110, i < 105) for i in range(110)]
+        assert binomial_cdf(5, 110, 0.1) == pytest.approx(0.031, abs=1e-3)
+        assert len(choose_orders([r.score for r in dev], [True] * 12, exam_rows=110, alpha=0.1, level=0.05)) == 2
+        assert certify({"a": CategoryEvidence(dev, exam)}, alpha=0.1)["a"].threshold is None
+
+    def test_the_laxer_of_what_two_orders_certify_is_taken(self) -> None:
+        # Below the strict start lies a clump of errors; among all rows it is within the promise.
+        dev = [GradedRow(i / 12, True) for i in range(12)]
+        exam = [GradedRow(i / 600, not 325 <= i < 350) for i in range(600)]
+        found = certify({"a": CategoryEvidence(dev, exam)}, alpha=0.1)["a"]
+        assert found.threshold is not None and found.threshold <= 1 / 12
+
     def test_a_small_exam_has_no_level_to_share(self) -> None:
         scores = [i / 12 for i in range(12)]
         assert choose_orders(scores, [True] * 12, exam_rows=80, alpha=0.1, level=0.0125) == [[0.0]]
@@ -157,6 +172,18 @@ class TestOneCategory:
         # One bad row in 13 rules little out: it is tried, and shares the level.
         unsure = CategoryEvidence(rows(12, 1), rows(300, 0))
         assert certify({"a": good, "b": unsure})["a"].threshold is None
+
+    def test_of_many_that_could_not_all_pass_one_is_tried_and_the_others_hear_what_they_lack(self) -> None:
+        # 59 rows suffice for one alone; two need 72 each.
+        found = certify({f"c{i}": CategoryEvidence(rows(60, 0), rows(60, 0)) for i in range(5)})
+        assert sum(c.threshold is not None for c in found.values()) == 1
+        untried = [c for c in found.values() if c.threshold is None]
+        assert {(c.tried, c.rows_missing) for c in untried} == {(0, 12)}
+        assert all("not tested" in c.reason for c in untried)
+
+    def test_a_single_dev_row_that_was_stopped_does_not_rule_out_a_good_exam(self) -> None:
+        dev = [*rows(11, 0), GradedRow(0.9, True, eligible=False)]
+        assert certify({"a": CategoryEvidence(dev, rows(60, 0))})["a"].threshold == 0.9
 
     def test_a_laxer_threshold_is_taken_while_the_exam_allows_it(self) -> None:
         mixed = [GradedRow(0.9, True)] * 100 + [GradedRow(0.6, True)] * 100
@@ -219,6 +246,9 @@ class TestWeightedRows:
         found = certify({"a": evidence})["a"]
         assert found.weighted
         assert found.threshold == 0.9
+
+    def test_a_weighted_exam_is_tried_whatever_dev_rows_say(self) -> None:
+        assert certify({"a": CategoryEvidence(rows(60, 60), rows(50, 50, weight=10.0))})["a"].tried == 1
 
     def test_a_heavy_error_weighs_more_than_a_light_one(self) -> None:
         weights = np.array([1.0] * 100 + [10.0] * 100)

@@ -119,6 +119,8 @@ def test_dev_rows_are_told_by_heads_that_have_not_seen_them(task: JudgesTask) ->
     left_out = np.array([judges.dev_quality[row.id] for row in task.dev])
     assert measure_auroc(np.array(served), good) > 0.7
     assert measure_auroc(left_out, good) < 0.65
+    assert len({round(value, 6) for value in judges.dev_local.values()}) > 10
+    assert all(0.0 < value < 1.0 for value in judges.dev_local.values())
 
 
 def test_of_queries_that_are_all_one_nothing_can_be_left_out(task: JudgesTask) -> None:
@@ -137,11 +139,11 @@ def test_the_round_reads_prefilter_and_order_off_the_left_out_scores() -> None:
             Routed(0.9, category, truncated=False),
             Judged(0.8, truncated=False),
         )
-        for entry, text, category in zip(row, ("yes", " ", "yes"), ("switch", "switch", ""), strict=True)
+        for entry, text, category in zip(row, ("yes", " ", "yes"), ("switch", "switch", "lamp"), strict=True)
     ]
     told = {entry.id: 0.25 for entry in row}
     found = leave_out(scored, dev_local=told, dev_quality=told)
-    # An empty response has no merit and an unrouted query no judge, whatever a head says.
+    # An empty response has no merit, and a score as of another category is none, whatever a head says.
     assert [item.judged.quality for item in found] == [0.25, 0.8, 0.8]
     assert [item.routed.local_probability for item in found] == [0.25] * 3
     assert leave_out(scored, dev_local={}, dev_quality={}) == scored

@@ -51,9 +51,14 @@ def test_replay_is_at_most_one_to_one_and_even_over_the_categories(ledger: Ledge
     counts = {name: sum(row.category == name for row in plan.replay) for name in "abc"}
     assert counts == {"a": 9, "b": 9, "c": 2}
     assert plan == make_plan(ledger, champion_position=3, limits=LIMITS, seed=1)
-    # Enough that each epoch recalls others.
+    # Each epoch recalls others, as evenly; the few of a small category come again.
     twice = make_plan(ledger, champion_position=3, limits=PlanLimits(epochs=2), seed=1)
-    assert {name: sum(row.category == name for row in twice.replay) for name in "abc"} == {"a": 19, "b": 19, "c": 2}
+    first, second = ({row.id for row in part} for part in (twice.replay[:20], twice.replay[20:]))
+    assert (len(first), len(second), len(first & second)) == (20, 20, 2)
+    assert {name: sum(row.category == name for row in twice.replay[20:]) for name in "abc"} == counts
+    assert len(twice.train) == 20 + 38
+    few = make_plan(ledger, champion_position=1, limits=PlanLimits(epochs=3), seed=1)
+    assert len(few.replay) == 50
 
 
 def test_a_cap_never_cuts_a_message_in_two(ledger: Ledger) -> None:

@@ -11,10 +11,11 @@ import torch
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Message
 from shammah_generator.chat import encode_example, load_tokenizer
-from shammah_trainer.batches import SftRow
+from shammah_trainer.batches import RowTable, SftRow, tabulate
 from shammah_trainer.passes import Passes
 from shammah_trainer.problems import DeviceMemoryError, DivergedError, StoppedError
 from shammah_trainer.sft import Resume, SftHyper, evaluate_loss, fine_tune
+from shammah_trainer.sft_state import make_key
 from shammah_trainer.student import Student, load_student
 from support.trainer import make_switch_rows
 
@@ -277,3 +278,17 @@ def test_odd_rows_are_no_accident(tiny_generator: Path, kind: str) -> None:
 def test_hyper_parameters_out_of_range_are_refused(tiny_generator: Path) -> None:
     with pytest.raises(InvalidInputError, match="accumulate is 0"):
         fine_tune(load(tiny_generator), [], [], hyper=SftHyper(accumulate=0))
+
+
+def test_old_rows_are_recalled_and_make_another_run_of_it(tiny_generator: Path) -> None:
+    rows = encode(tiny_generator, 12)
+    result = fine_tune(load(tiny_generator), rows[:4], [], hyper=replace(HYPER, epochs=2), replay=rows[4:])
+    assert result.rows == 12
+    # Two epochs of four new and four old rows, not of all twelve.
+    alone = fine_tune(load(tiny_generator), rows[:8], [], hyper=replace(HYPER, epochs=2))
+    assert result.steps == alone.steps
+
+    def name(table: RowTable) -> str:
+        return make_key(table, tabulate([]), HYPER, parent="a", device="cpu")
+
+    assert name(tabulate(rows)) != name(tabulate(rows[:4], rows[4:]))
