@@ -86,7 +86,7 @@ def _shares(scores: Sequence[Row], ids: set[str]) -> list[Figure]:
             found.share,
             "share",
             f"{found.local} of {found.rows} listed rows; whole test files {whole.share:.4f} of {whole.rows}; "
-            "train, dev and exam cut from the train files",
+            "train, dev and exam cut from the train files; thresholds by today's certify on the arm's scores",
             CONFIDENCE,
             0.377,
         ),
