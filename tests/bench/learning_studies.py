@@ -145,9 +145,10 @@ def compare_estimates(runs: Sequence[Any]) -> list[Figure]:
     known = [error for name, error in zip(names, errors, strict=True) if name in live]
     nothing = [rise for name, rise in zip(names, rises, strict=True) if name in live]
     note = (
-        f"{100 * float(np.mean(known)):.1f} for the {len(live)} families that learn at all, where predicting no gain errs "
-        f"by {100 * float(np.mean(nothing)):.1f}. {len(overall)} rounds, {len(errors)} gains of single categories at about twice the examples; of the mean "
-        f"over categories {100 * float(np.mean(overall)):.1f} points. 80 answers measure an accuracy"
+        f"{100 * float(np.mean(known)):.1f} for the {len(live)} families that learn at all, where predicting no gain "
+        f"errs by {100 * float(np.mean(nothing)):.1f}. {len(overall)} rounds, {len(errors)} gains of single categories "
+        f"at about twice the examples; of the mean over categories {100 * float(np.mean(overall)):.1f} points. "
+        f"{TESTED} answers measure an accuracy"
     )
     return [Figure("estimate_error_points", round(100 * float(np.mean(errors)), 1), "points", note)]
 

@@ -14,7 +14,7 @@ from shammah_gateway.teach.findings import Finding, describe_exam_needs, list_ex
 from shammah_gateway.teach.session import Outcome, Session
 
 PROBED_CATEGORIES, PROBES_EACH = 2, 2
-# Errors that say nothing about the category: the teacher, or a part, is away for now.
+# Errors that say nothing about the category: the teacher, or a part, is away.
 _AWAY = frozenset({"teacher_unavailable", "teacher_timeout", "teacher_auth", "unavailable", "overloaded", "late"})
 
 

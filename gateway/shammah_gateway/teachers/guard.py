@@ -113,7 +113,7 @@ class Guard:
 
     def _refuse(self) -> TeacherError:
         breaker = self.breaker
-        text = f"teacher {breaker.name} is left alone for now: {breaker.reason}"
+        text = f"teacher {breaker.name} is left alone after its errors: {breaker.reason}"
         fault = breaker.last_fault
         if fault is not None and fault.kind == "auth":
             # The same class as without a breaker: it is still the key.
