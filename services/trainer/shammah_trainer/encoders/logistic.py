@@ -63,6 +63,14 @@ def fit_logistic(features: Array, labels: npt.NDArray[np.bool_], folds: npt.NDAr
     return Logistic(weight, bias, losses[best], False, PENALTIES[best], tried[best])
 
 
+def leave_out(fit: Logistic, folds: npt.NDArray[np.int64]) -> Array | None:
+    """Return the cross-fitted probability of each row; None where no fit left anything out.
+
+    That is with all rows in one fold, and where the fit is only the prior: the same for all, but for its rounding.
+    """
+    return None if fit.constant or len(np.unique(folds)) < 2 else fit.fitted
+
+
 def solve_logistic(features: Array, labels: npt.NDArray[np.bool_], *, penalty: float) -> tuple[Array, float]:
     """Minimise sum of log losses + penalty / 2 |w|^2 by damped Newton steps; returns weights and bias."""
     rows = np.concatenate([features, np.ones((len(features), 1))], axis=1)

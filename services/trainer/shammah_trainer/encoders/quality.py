@@ -17,7 +17,7 @@ from shammah_chassis.neighbours import Floats
 from torch import Tensor
 
 from shammah_trainer.encoders.head_choice import HeadReport, report_head
-from shammah_trainer.encoders.logistic import FOLDS, fit_logistic, log_loss, number_folds, standardise
+from shammah_trainer.encoders.logistic import FOLDS, fit_logistic, leave_out, log_loss, number_folds, standardise
 from shammah_trainer.encoders.networks import (
     CAPACITY,
     CLIP,
@@ -104,7 +104,7 @@ def _fit(
     report = report_head(logistic.fitted, good)
     if not len(good):
         return FittedHead("logistic", logistic.constant, report, None)
-    fitted = None if logistic.constant or len(set(folds)) < 2 else logistic.fitted
+    fitted = leave_out(logistic, folds)
     values = {"mean": mean, "scale": scale, "weight": logistic.weight, "bias": np.array([logistic.bias])}
     small: Networks | None = None
     if len(good) >= LEAST_ROWS and min(good.sum(), (~good).sum()) >= LEAST_OF_A_CLASS and len(set(folds)) > 1:

@@ -20,7 +20,7 @@ from torch import Tensor
 from shammah_trainer.encoders.base import ROUTER_GRAPH, SAMPLE_PAIRS, load_router
 from shammah_trainer.encoders.categories import fit_category_head, fit_nearness, recall_absent
 from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
-from shammah_trainer.encoders.logistic import FOLDS, Logistic, fit_logistic, log_loss, number_folds
+from shammah_trainer.encoders.logistic import FOLDS, Logistic, fit_logistic, leave_out, log_loss, number_folds
 from shammah_trainer.encoders.networks import RouterNetwork
 from shammah_trainer.encoders.results import (
     RoleResult,
@@ -78,13 +78,14 @@ def train_router(
         "parity": difference,
     }
     hyper_values = asdict(hyper) | {"seed": seed}
-    fitted = None if local.constant or len(_list_folds(rows)) < 2 else tuple(local.fitted.tolist())
+    left_out = leave_out(local, _number_folds(rows))
+    fitted = None if left_out is None else tuple(left_out.tolist())
     return RoleResult(before + local_before, after + local.loss, config, labels, hyper_values, metrics, fitted)
 
 
-def _list_folds(rows: Sequence[RouterRow]) -> set[int]:
-    """Return the folds that graded rows lie in; of one only, nothing can be left out."""
-    return {fold_of(row.query, FOLDS) for row in rows if row.local_good is not None}
+def _number_folds(rows: Sequence[RouterRow]) -> npt.NDArray[np.int64]:
+    """Return the fold of each graded row."""
+    return number_folds([fold_of(row.query, FOLDS) for row in rows if row.local_good is not None])
 
 
 def _train_categories(
@@ -137,7 +138,7 @@ def fit_local_head(network: RouterNetwork, embeddings: Tensor, rows: Sequence[Ro
     release 0 says one half to every query.
     """
     graded, good = _graded(rows)
-    folds = number_folds([fold_of(row.query, FOLDS) for row in rows if row.local_good is not None])
+    folds = _number_folds(rows)
     with torch.no_grad():
         _, probability, _ = network.judge(embeddings[graded])
         features = torch.cat([embeddings[graded], probability * _CATEGORY_SCALE], dim=1)
