@@ -22,10 +22,15 @@ UPPER = 0.8
 """Quantile of the gain that counts as its upper bound."""
 _STARTS = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9])
 _ENDS = np.linspace(0.0, 1.0, 21)
-_HALVES = np.geomspace(20.0, 5120.0, 13)
+# Two labels need a handful of rows, a hundred and fifty need thousands.
+_HALVES = np.geomspace(2.5, 5120.0, 12)
 # Rows of one category are alike: a graded answer tells less than an independent coin. Also keeps the grid's edges soft.
 _MOST_GRADED = 100.0
 _LEAST = 0.005
+ENOUGH = 0.95
+"""Accuracy at which a category is answered locally as a whole under the usual promise: more brings nothing."""
+FIRST_ROWS = 6
+"""Rows of each category before its curve is asked: without any, all that fails looks alike."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +75,22 @@ class Curve:
         return float(gains[order][np.searchsorted(np.cumsum(self._weight[order]), UPPER).clip(max=len(gains) - 1)])
 
     def upper_worth(self, rows: int, more: int) -> float:
-        """Return the upper bound of the rise of the accuracy's square.
+        """Return the upper bound of the rise of (accuracy / `ENOUGH`) squared, which ends at 1.
 
-        What can be answered locally under a promise rises faster than accuracy: half right is nothing to promise.
+        What can be answered locally under a promise rises faster than accuracy, half right is nothing to promise, and
+        is all there when the promise is kept without choosing.
         """
-        gains = self._values(rows + more) ** 2 - self._values(rows) ** 2
+        gains = self._worths(rows + more) - self._worths(rows)
         order = np.argsort(gains)
         return float(gains[order][np.searchsorted(np.cumsum(self._weight[order]), UPPER).clip(max=len(gains) - 1)])
 
     def _values(self, rows: int) -> Array:
         values: Array = self._starts + (self._ends - self._starts) * rows / (rows + self._halves)
         return values
+
+    def _worths(self, rows: int) -> Array:
+        worths: Array = np.minimum(1.0, self._values(rows) / ENOUGH) ** 2
+        return worths
 
     def _gains(self, rows: int, more: int) -> Array:
         return self._values(rows + more) - self._values(rows)
@@ -99,38 +109,44 @@ class Prospect:
     left: int | None = None
 
 
-def allocate(prospects: Mapping[str, Prospect], budget: int, *, floor: float = 0.2, step: int = 5) -> dict[str, int]:
-    """Spread `budget` examples: a share `floor` evenly, the rest by steps where the upper bound of the gain is largest.
+def allocate(
+    prospects: Mapping[str, Prospect], budget: int, *, floor: float = 0.1, first: int = FIRST_ROWS, step: int = 5
+) -> dict[str, int]:
+    """Spread `budget` examples over categories; what a category has not left goes to the others.
 
-    The gain of a step is the rise of the overall share of good answers for each example, so a category of rare queries
-    counts less. What a category has not left goes to the others.
+    Each is brought to `first` taught rows; of the rest a share `floor` is spread evenly, and what is left goes by steps
+    where the upper bound of the gain is largest. The gain of a step is the rise of the overall share of good answers
+    for each example, so a category of rare queries counts less.
     """
     given = dict.fromkeys(prospects, 0)
-    _spread(prospects, given, math.floor(floor * budget))
+    _spread({name: first - prospect.rows for name, prospect in prospects.items()}, prospects, given, budget)
+    even = math.floor(floor * (budget - sum(given.values())))
+    _spread(dict.fromkeys(prospects, budget), prospects, given, even)
+    rates = {name: _rate(prospect, given[name], step) for name, prospect in prospects.items()}
     while (rest := budget - sum(given.values())) > 0:
-        gains = {
-            name: prospect.share * _best_rate(prospect.curve, prospect.rows + given[name], step)
-            for name, prospect in prospects.items()
-            if _room(prospect, given[name]) > 0
-        }
-        if not gains:
+        able = [name for name, prospect in prospects.items() if _room(prospect, given[name]) > 0]
+        if not able:
             break
-        best = max(gains, key=lambda name: (gains[name], -given[name], name))
+        best = max(able, key=lambda name: (rates[name], -given[name], name))
         given[best] += min(step, rest, _room(prospects[best], given[best]))
+        rates[best] = _rate(prospects[best], given[best], step)
     return given
 
 
-def _best_rate(curve: Curve, rows: int, step: int) -> float:
+def _rate(prospect: Prospect, given: int, step: int) -> float:
     """Return the largest worth for each example, looking some way ahead: the first rows alone may bring nothing."""
-    return max(curve.upper_worth(rows, more) / more for more in (step, 10 * step, 40 * step))
+    rows, curve = prospect.rows + given, prospect.curve
+    return prospect.share * max(curve.upper_worth(rows, more) / more for more in (step, 10 * step, 40 * step))
 
 
-def _spread(prospects: Mapping[str, Prospect], given: dict[str, int], budget: int) -> None:
-    """Give evenly, the smallest stocks first, so that what they lack goes to the others."""
-    queue = sorted(prospects, key=lambda name: (_room(prospects[name], 0), name))
+def _spread(wanted: Mapping[str, int], prospects: Mapping[str, Prospect], given: dict[str, int], budget: int) -> None:
+    """Give evenly up to what is wanted and there, the smallest first, so that what they lack goes to the others."""
+    most = {name: max(0, min(wanted[name], _room(prospects[name], given[name]))) for name in prospects}
+    queue = sorted(prospects, key=lambda name: (most[name], name))
     for index, name in enumerate(queue):
-        given[name] = min(budget // (len(queue) - index), int(min(_room(prospects[name], 0), budget)))
-        budget -= given[name]
+        more = min(budget // (len(queue) - index), most[name])
+        given[name] += more
+        budget -= more
 
 
 def _room(prospect: Prospect, given: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from shammah_chassis.learning_curve import Curve, Point, Prospect, allocate
+from shammah_chassis.learning_curve import FIRST_ROWS, Curve, Point, Prospect, allocate
 
 
 def learned(*accuracies: tuple[int, float], graded: int = 50) -> Curve:
@@ -44,6 +44,25 @@ def test_a_budget_goes_where_it_pays_over_an_even_floor() -> None:
     assert sum(given.values()) == 300
     assert given["learns"] > 200
     assert min(given.values()) >= 20
+
+
+def test_every_category_is_tried_before_its_curve_is_asked() -> None:
+    prospects = {name: Prospect(learned((0, 0.0)), 0, 0.1) for name in "abcdefgh"}
+    prospects["known"] = Prospect(learned((0, 0.0), (50, 0.5)), 50, 0.1)
+    given = allocate(prospects, 8 * FIRST_ROWS)
+    assert given == dict.fromkeys("abcdefgh", FIRST_ROWS) | {"known": 0}
+    # Too little for all: still evenly.
+    assert max(allocate(prospects, 16).values()) == 2
+
+
+def test_a_category_of_two_labels_is_seen_to_be_done_after_a_handful() -> None:
+    spam, intents = learned((0, 0.0), (12, 0.9)), learned((0, 0.0), (12, 0.05))
+    assert spam.accuracy(12) > 0.75
+    assert intents.upper_gain(12, 2000) > 2 * spam.upper_gain(12, 2000)
+
+
+def test_what_keeps_the_promise_as_a_whole_is_worth_nothing_more() -> None:
+    assert learned((0, 0.0), (100, 0.98), (400, 0.99), graded=100).upper_worth(400, 200) < 0.02
 
 
 def test_what_is_asked_more_often_gets_more() -> None:
