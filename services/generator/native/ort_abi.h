@@ -193,6 +193,13 @@ class Context {
     api_.check(api_.at<OrtStatus*(const OrtKernelContext*, void**)>(193)(context_, &found));
     return found;
   }
+  // What the provider has for this stream: of CUDA, 10002 is its cuBLAS handle (onnxruntime's cuda_resource.h).
+  void* resource(int id) const {
+    void* found = nullptr;
+    api_.check(api_.at<OrtStatus*(const OrtKernelContext*, int, int, void**)>(265)(context_, 3, id, &found));
+    if (found == nullptr) throw std::runtime_error("the provider has no resource " + std::to_string(id));
+    return found;
+  }
   // Calls work(0) to work(total - 1) in the session's thread pool; `batches` 0 lets the runtime choose.
   template <class Work>
   void parallel_for(size_t total, const Work& work, size_t batches = 0) const {
@@ -206,7 +213,8 @@ class Context {
   OrtKernelContext* context_;
 };
 
-// Name, provider and the types of inputs and outputs; up to 16 of each.
+// Name, provider and the types of inputs and outputs; up to 16 of each. `alias` is an input whose memory output 0
+// takes over, -1 for none: nothing else may read that input later.
 struct Signature {
   const char* name;
   const char* provider;
@@ -214,6 +222,7 @@ struct Signature {
   std::array<Type, 16> input_types;
   size_t outputs;
   std::array<Type, 16> output_types;
+  int alias = -1;
 };
 
 template <class K>
@@ -237,9 +246,21 @@ struct Op : CustomOp {
     GetVariadicInputHomogeneity = GetVariadicOutputHomogeneity = [](const CustomOp*) { return 0; };
     GetStartVersion = [](const CustomOp*) { return 1; };
     GetEndVersion = [](const CustomOp*) { return 1 << 20; };
+    GetAliasMap = list_aliases;
+    ReleaseAliasMap = [](int* input, int* output) {
+      delete input;
+      delete output;
+    };
     CreateKernelV2 = create;
     KernelComputeV2 = compute;
     KernelDestroy = [](void* made) { delete static_cast<Made*>(made); };
+  }
+
+  static size_t list_aliases(int** input, int** output) {
+    if (K::signature.alias < 0) return 0;
+    *input = new int(K::signature.alias);
+    *output = new int(0);
+    return 1;
   }
 
   static OrtStatus* create(const CustomOp*, OrtApi* table, const OrtKernelInfo* info, void** made) {
