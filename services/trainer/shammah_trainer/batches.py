@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -115,8 +116,8 @@ def tabulate(rows: Sequence[SftRow], replay: Sequence[SftRow] = ()) -> RowTable:
     rows = [row for row in rows if row.ids] + old
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row.ids) for row in rows], out=starts[1:])
-    ids = np.fromiter((token for row in rows for token in row.ids), np.int32, int(starts[-1]))
-    learn = np.fromiter((flag for row in rows for flag in row.mask), np.bool_, int(starts[-1]))
+    ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, int(starts[-1]))
+    learn = np.fromiter(chain.from_iterable(row.mask for row in rows), np.bool_, int(starts[-1]))
     learn[starts[:-1]] = False
     learned = np.flatnonzero(learn)
     return RowTable(

@@ -8,6 +8,7 @@ It knows no loss and no optimiser.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -89,6 +90,12 @@ class FlatLlama:
             x = block(x, cos, sin, batch.bounds, read_weights(layer), self.geometry)
         x = x.index_select(0, batch.at)
         return rms_norm(x, (x.shape[-1],), body.norm.weight, self.geometry.eps).to(self.geometry.dtype)
+
+    def of_model(self, model: Network) -> FlatLlama:
+        """Return the same forward pass for other weights of the same shapes."""
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     @property
     def head(self) -> Tensor:

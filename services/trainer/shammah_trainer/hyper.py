@@ -5,7 +5,7 @@ It knows no model and no file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -62,8 +62,8 @@ class SftResult:
     """Losses in nats per response token (on dev rows when there are any, else on train rows) and what was done.
 
     `tokens` of one pass over the rows; `seconds` of the steps alone, `prepare_seconds` of compiling and capturing
-    before them. `engine` says how a batch was computed; `notes` are sentences for people: rows left out, memory that
-    ran out, what was resumed.
+    before and between them. `engine` says how a batch was computed at the end; `notes` are sentences for people: rows
+    left out, memory that ran out, what was resumed. `timings`: seconds by name, for whoever makes it faster.
     """
 
     loss_before: float
@@ -77,6 +77,7 @@ class SftResult:
     prepare_seconds: float = 0.0
     engine: str = ""
     notes: tuple[str, ...] = ()
+    timings: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from shammah_trainer.attention import Attention, choose_attention
 from shammah_trainer.batches import BinShape, Filled
 from shammah_trainer.flat_llama import Bin, Block, FlatLlama, run_block
 from shammah_trainer.head_loss import HeadLoss, SoftmaxStep, measure_tokens, softmax_step
+from shammah_trainer.rehearsal import Rehearsal, compile_parts
 from shammah_trainer.student import Network
 
 _CHUNK = {"cuda": 8192, "cpu": 1024}  # learned ids whose logits exist at once: 1.6 GB or 0.2 GB for 49k words
@@ -27,10 +28,11 @@ _WARM_UPS = 2
 
 @dataclass(frozen=True, slots=True)
 class PassOptions:
-    """What is tried: compiled blocks, one CUDA graph."""
+    """What is tried: compiled blocks, one CUDA graph. `behind`: compiled in a thread, while bins are computed."""
 
     compiled: bool = False
     graph: bool = False
+    behind: bool = False
 
 
 class Passes:
@@ -67,6 +69,13 @@ class Passes:
         self.chunk = _CHUNK.get(self.device.type, 1024)
         self._buffer: Tensor | None = None
         self._graph: Any = None
+        self._rehearsal: Rehearsal | None = None
+        self.timings: dict[str, float] = {}
+
+    @property
+    def improvable(self) -> bool:
+        """Whether compiled blocks have become ready: see `improve`."""
+        return self._rehearsal is not None and self._rehearsal.ready
 
     @property
     def engine(self) -> str:
@@ -96,18 +105,56 @@ class Passes:
             return
         started = time.monotonic()
         self._load(staged)
-        if self._options.compiled:
+        behind = self._options.compiled and self._options.behind
+        if self._options.compiled and not behind:
             self._compile()
-        if self._options.graph and self.device.type == "cuda":
-            self._capture()
+            self._note("compile", started)
+        self._capture_if_wanted()
+        if behind and self._buffer is not None:
+            # The thread computes a bin of its own; another one is loaded here meanwhile.
+            self._rehearsal = Rehearsal(self.flat, self._view(self._buffer.clone()), chunk=self.chunk)
+        self.seconds += time.monotonic() - started
+
+    def improve(self, staged: Tensor | Bin) -> None:
+        """Take over the compiled blocks that are ready. Leftovers as after `prepare`."""
+        if self._rehearsal is None or isinstance(staged, Bin):
+            return
+        started = time.monotonic()
+        rehearsal, self._rehearsal = self._rehearsal, None
+        rehearsal.close()
+        self.timings["compile"] = rehearsal.seconds
+        if rehearsal.error is not None:
+            self.notes.append(f"torch.compile failed, so blocks run eagerly: {_first_line(rehearsal.error)}")
+            return
+        self._load(staged)
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.seconds = time.monotonic() - started
+            torch.cuda.synchronize()  # the last replay must be over when its memory goes
+        self._graph = None
+        self._block, self._softmax = rehearsal.block, rehearsal.softmax
+        self._run(self._view())
+        self._note("take_over", started)
+        self._capture_if_wanted()
+        self.seconds += time.monotonic() - started
 
     def close(self) -> None:
-        """Let the graph's memory go."""
+        """Let the graph's memory go; a compilation that is under way is waited for."""
+        if self._rehearsal is not None:
+            self._rehearsal.close()
+            self._rehearsal = None
         self._graph = None
         self._buffer = None
+
+    def _note(self, name: str, started: float) -> None:
+        self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - started
+
+    def _capture_if_wanted(self) -> None:
+        if self.device.type != "cuda":
+            return
+        started = time.monotonic()
+        if self._options.graph:
+            self._capture()
+        torch.cuda.synchronize()
+        self._note("capture", started)
 
     def _run(self, batch: Bin) -> None:
         states = self.flat.compute_states(batch, self._block)
@@ -121,18 +168,18 @@ class Passes:
             self._buffer = torch.empty_like(staged, device=self.device)
         self._buffer.copy_(staged, non_blocking=True)
 
-    def _view(self) -> Bin:
-        if self._buffer is None or self.shape is None:
+    def _view(self, buffer: Tensor | None = None) -> Bin:
+        buffer = self._buffer if buffer is None else buffer
+        if buffer is None or self.shape is None:
             raise RuntimeError("nothing was loaded")
         shape = self.shape
         sizes = [shape.tokens, shape.tokens, shape.segments + 1, shape.labels, shape.labels, shape.labels]
-        ids, places, bounds, at, targets, weights = self._buffer.split(sizes)
+        ids, places, bounds, at, targets, weights = buffer.split(sizes)
         return Bin(ids, places, bounds, at, targets, weights.view(torch.float32))
 
     def _compile(self) -> None:
         try:
-            self._block = torch.compile(run_block, dynamic=False, fullgraph=True)
-            self._softmax = torch.compile(softmax_step, dynamic=False, fullgraph=True)
+            self._block, self._softmax = compile_parts()
             self._run(self._view())
         except torch.OutOfMemoryError:
             raise

@@ -54,12 +54,13 @@ def fine_tune(
     """
     check_hyper(hyper)
     torch.manual_seed(hyper.seed)
+    watch = _Watch()
     table = tabulate(_cut(train, hyper), _cut(replay, hyper))
     judged = tabulate(_cut(dev, hyper))
     dropped = len(train) + len(replay) - len(table)
     judged = judged if len(judged) else table
     wrapped, learning = _choose_learning(student, hyper)
-    before = _measure(student, judged, hyper)[0]
+    watch.note("tabulate")
     run = SftRun(
         student.model,
         learning,
@@ -68,17 +69,25 @@ def fine_tune(
         share=share,
         evaluate=_evaluator(student, judged, hyper),
     )
-    run.may_resume(resume, judged)
-    started = time.monotonic()
     try:
+        run.prepare()
+        watch.note("prepare")
+        before = _measure(student, judged, hyper)[0]
+        watch.note("loss_before")
+        run.may_resume(resume, judged)
+        prepared = run.prepare_seconds
+        started = time.monotonic()
         steps, cut = run.run(progress)
         run.take_best()
+        seconds = time.monotonic() - started - (run.prepare_seconds - prepared)
+        watch.note("run")
     finally:
         run.close()
-    seconds = time.monotonic() - started
+    watch.note("close")
     if wrapped is not None:
         merge_lora(wrapped)
     after = _measure(student, judged, hyper)[0]
+    watch.note("loss_after")
     if not math.isfinite(after):
         raise DivergedError(f"the loss after training is {after}; a smaller learning rate may help")
     run.forget()
@@ -90,11 +99,24 @@ def fine_tune(
         dropped=dropped,
         tokens=len(table.ids),
         cut_short=cut,
-        seconds=round(seconds - run.prepare_seconds, 3),
+        seconds=round(seconds, 3),
         prepare_seconds=round(run.prepare_seconds, 3),
         engine=run.engine,
         notes=(*_tell_dropped(dropped, hyper), *run.notes),
+        timings=watch.seconds | run.timings,
     )
+
+
+class _Watch:
+    """Seconds by name, each since the one before."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def note(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name], self._last = round(now - self._last, 3), now
 
 
 def evaluate_loss(student: Student, rows: Sequence[SftRow], *, hyper: SftHyper) -> float:

@@ -85,6 +85,7 @@ class SftRun:
         self.prepare_seconds = 0.0
         self.engine = ""
         self.notes: list[str] = []
+        self.timings: dict[str, float] = {}
         self._checked = -1
         self._watch = HealthWatch(self.device, len(self.steps))
 
@@ -140,6 +141,8 @@ class SftRun:
         passes = self._passes
         if passes is None:
             raise RuntimeError("the run is closed")
+        if passes.improvable:
+            self._improve(passes, staged)
         for part in staged:
             passes.add(part)
         self._share.add_up(self.parameters.gradient, passes.loss)
@@ -173,6 +176,7 @@ class SftRun:
         """Free what the run held; the model keeps its weights."""
         if self._passes is not None:
             self._passes.close()
+            self.timings |= {name: round(seconds, 3) for name, seconds in self._passes.timings.items()}
         self.parameters.release()
         self._model.eval()
 
@@ -180,6 +184,31 @@ class SftRun:
         """Remove the saved state: the run is over."""
         if self._resume is not None:
             clear_state(self._resume.folder)
+
+    def prepare(self) -> None:
+        """Capture ahead of the steps and begin to compile, where that is done at all; `run` would, a little later.
+
+        What else comes before the steps then takes no time: the compiler works behind it.
+        """
+        if self.device.type != "cuda" or not self.steps:
+            return
+        try:
+            self._prepare(self.stage(self._done))
+        except torch.OutOfMemoryError:
+            # The steps find the size that fits; see `_shrink`.
+            self._passes = None
+            self._clear()
+            torch.cuda.empty_cache()
+
+    def _improve(self, passes: Passes, staged: list[Tensor | Bin]) -> None:
+        """Go over to compiled blocks between two steps: gradient and loss hold nothing yet."""
+        before, known = passes.seconds, len(passes.notes)
+        passes.improve(staged[0])
+        self.prepare_seconds += passes.seconds - before
+        self._clear()
+        self.engine = passes.engine
+        self.notes += passes.notes[known:]
+        self.notes.append(f"{self._done} of {len(self.steps)} steps were made before the compiled blocks were ready")
 
     def _stage_from(self, first: int) -> Iterator[tuple[int, list[Tensor | Bin]]]:
         numbers = range(first, len(self.steps))
@@ -194,6 +223,8 @@ class SftRun:
         options = PassOptions(
             compiled=self._shape is not None and (mode == "on" or (mode == "auto" and pays)),
             graph=gpu and self._hyper.cuda_graph and bins >= _GRAPH_BINS,
+            # On a CPU the compiler would take the cores from the steps.
+            behind=gpu and self._hyper.compile_mode == "auto",
         )
         longest = int(self._table.lengths.max(initial=1))
         self._passes = Passes(self._model, longest=longest, shape=self._shape, options=options)
