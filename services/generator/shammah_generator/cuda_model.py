@@ -1,8 +1,10 @@
 """A generator version on one NVIDIA GPU: fp16, and several steps a call without the host.
 
 A step is one replay of a CUDA graph; there is one graph for each size of batch (`_SIZES`), captured when it is first
-needed. Rows need not lie next to each other here: a logical slot is mapped to a physical one, and moving a row is
-changing that map. A batch covers the physical slots up to the last one in use; what lies between is computed in vain.
+needed. The graph is that of our own operators (`cuda_fused`) where their library was built, else that of ONNX
+Runtime's (`cuda_graph`). Rows need not lie next to each other here: a logical slot is mapped to a physical one, and
+moving a row is changing that map. A batch covers the physical slots up to the last one in use; what lies between is
+computed in vain.
 It knows slots, token ids and scores, like `model`, and one call runs at a time.
 """
 
@@ -23,8 +25,10 @@ from tokenizers import Tokenizer
 from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
 from shammah_generator.chat import load_tokenizer
+from shammah_generator.cuda_fused import build_fused_graph, can_fuse, lay_out_rows
 from shammah_generator.cuda_graph import RING_WIDTH, build_loop_graph
 from shammah_generator.model import STAGING, TOKENIZER_NAME, WEIGHTS_NAME, check_sizes, read_config
+from shammah_generator.native_cuda import find_cuda_library
 from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.session import count_bytes, open_session
 from shammah_generator.stepping import Scores
@@ -92,8 +96,9 @@ class CudaModel:
         self._physical = list(range(self._rows))
         self._lengths = np.zeros(self._rows, np.int64)  # by logical slot
         self._active = 0
-        half = session.get_inputs()[3].type == "tensor(float16)"
-        self._element: type[np.floating] = np.float16 if half else np.float32
+        types = {value.name: value.type for value in session.get_inputs()}
+        self._element: type[np.floating] = np.float16 if types["past.0.key"] == "tensor(float16)" else np.float32
+        self._takes_total = "total_sequence_length" in types
         shape = [self._rows, architecture.kv_heads, self._room, architecture.head_dim]
         self._slot_bytes = math.prod(shape[1:]) * np.dtype(self._element).itemsize
         self._caches = {
@@ -127,10 +132,15 @@ class CudaModel:
                 f"context of {context} tokens; allowed on a GPU: 2 to {architecture.max_positions - _SLACK}"
             )
         weights = read_weights_politely(folder / WEIGHTS_NAME, architecture, precision=known, threads=threads)
-        graph = build_loop_graph(architecture, precision=known, steps=_RING)
+        library = find_cuda_library() if can_fuse(architecture) else None
+        if library is None:
+            graph = build_loop_graph(architecture, precision=known, steps=_RING)
+        else:
+            graph = build_fused_graph(architecture, steps=_RING)
+            weights = lay_out_rows(weights, architecture)
         providers = [("CUDAExecutionProvider", {"enable_cuda_graph": "1"})]
         return cls(
-            open_session(graph, weights, threads=threads, providers=providers),
+            open_session(graph, weights, threads=threads, providers=providers, library=library),
             architecture=architecture,
             tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
             slots=slots,
@@ -293,7 +303,8 @@ class CudaModel:
         binding = self._session.io_binding()
         for name, value in (("input_ids", ids), ("seqlens_k", seqlens), ("ring", ring)):
             binding.bind_ortvalue_input(name, value)
-        binding.bind_ortvalue_input("total_sequence_length", total)
+        if self._takes_total:
+            binding.bind_ortvalue_input("total_sequence_length", total)
         for name, value in (("logits", logits), ("next_ids", next_ids), ("next_seqlens", seqlens), ("next_ring", ring)):
             binding.bind_ortvalue_output(name, value)
         shape = [count, a.kv_heads, self._room, a.head_dim]
