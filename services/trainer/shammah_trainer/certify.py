@@ -1,15 +1,15 @@
-"""Certification of the promise "risk of a local answer <= alpha", per category (Learn-then-Test, fixed sequence).
+"""Certification of the promise "risk of a local answer <= alpha", per category (Learn-then-Test, sequential graph).
 
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev rows, order thresholds from strict to lax;
-on exam rows test "risk > alpha" in that order at level delta / C and stop at the first failure; the last pass is the
-threshold. Then the chance that any of the C categories breaks its promise is at most delta. Where dev rows are few,
-two such orders share the level. A ladder repeats all this for stricter alphas. It knows scores and grades, no models
-and no files.
+on exam rows test "risk > alpha" in that order and stop at the first failure; the last pass is the threshold. The C
+categories share delta by their chances, and what one has proved hands half of its share on to the others (their
+section on graphical testing; see `level_graph`). Then the chance that any category breaks its promise is at most
+delta. Where dev rows are few, two such orders share the level. A ladder repeats all this for stricter alphas. It knows
+scores and grades, no models and no files.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.releases import Rung
 
-from shammah_trainer.betting import betting_p_value, log_capital
+from shammah_trainer.betting import betting_p_value
 from shammah_trainer.intervals import binomial_cdf, rows_needed
-from shammah_trainer.thresholds import choose_orders, find_best_chance, order_thresholds
+from shammah_trainer.level_graph import join_chains, reject
+from shammah_trainer.missing_rows import NO_NUMBER_HELPS, count_missing, count_missing_weighted
+from shammah_trainer.thresholds import choose_orders, count_sure, find_best_chance, order_thresholds
 
 __all__ = [
     "LADDER_ALPHAS",
@@ -35,11 +37,10 @@ __all__ = [
     "order_thresholds",
 ]
 
-NO_NUMBER_HELPS = -1  # rows_missing when the error rate itself is above alpha
 # The stricter promises that are tried, as far as they lie below the alpha of the release.
 LADDER_ALPHAS = (0.05, 0.02, 0.01)
 _LEAST_CHANCE = 0.01  # of its likeliest threshold, for a category to be tried
-_MOST_ERRORS = 20_000  # beyond this many errors no exam of ours will ever reach the bound
+_KEPT = 0.5  # share of its level that an order keeps for laxer thresholds once those that are sure have passed
 
 
 class GradedRow(NamedTuple):
@@ -100,7 +101,6 @@ class _Tried:
     accepted: int
     errors: int
     p_value: float
-    missing: int
     share: float
 
 
@@ -109,8 +109,22 @@ class _Bound:
     """The test that all thresholds of one round share."""
 
     alpha: float
-    level: float  # delta / C, shared by the orders of a category
+    level: float
     max_weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One order of thresholds of a category, and its tests on the exam.
+
+    `share` of delta that it starts with, and `weight` by which it is handed more.
+    """
+
+    name: str
+    tests: Sequence[_Tried]
+    sure: int
+    share: float
+    weight: float
 
 
 def certify(
@@ -122,8 +136,9 @@ def certify(
 ) -> dict[str, Certificate]:
     """Certify each category; P(any certified one has risk > alpha) <= delta over the draw of the exam.
 
-    C counts the categories that are tried: those with at least one exam row and one dev row past the prefilter that
-    dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). `max_weight` is the
+    C counts the categories that are tried from the start: those with at least one exam row and one dev row past the
+    prefilter that dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). Those that are only hopeless at
+    a C-th of delta wait for what the others hand on. `max_weight` is the
     largest weight that the sampling can give (50 = audits of 2 %), fixed beforehand; it matters only for categories
     with weights other than 1. Raises InvalidInputError for NaN scores, weights outside (0, max_weight] and
     alpha or delta outside (0, 1).
@@ -134,16 +149,28 @@ def certify(
     exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
     able = [n for n in categories if len(exams[n].scores) and bool(devs[n].eligible.any())]
-    tried = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
-    bound = _Bound(alpha=alpha, level=delta / max(1, len(tried)), max_weight=max_weight)
+    chances, waiting = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
+    plain = _Bound(alpha=alpha, level=delta / max(1, len(chances)), max_weight=max_weight)
+    orders = [
+        order
+        for name in chances | waiting
+        for order in _make_orders(
+            name,
+            (devs[name], exams[name]),
+            plain if name in chances else replace(plain, level=delta),
+            share=chances.get(name, 0.0) / sum(chances.values()),
+            weight=(chances | waiting)[name],
+        )
+    ]
+    found = _certify_tried(orders, exams, plain, delta=delta)
     # What it would take if it were tried too.
-    outside = replace(bound, level=delta / (len(tried) + 1))
-    return {
-        name: _no_evidence(exams[name], outside)
-        if name not in able
-        else _certify_one(devs[name], exams[name], bound if name in tried else outside, tried=name in tried)
-        for name in categories
-    }
+    outside = replace(plain, level=delta / (len(chances) + 1))
+    for name in categories:
+        if name not in able:
+            found[name] = _no_evidence(exams[name], outside)
+        elif name not in found:
+            found[name] = _explain_untried(devs[name], exams[name], outside)
+    return {name: found[name] for name in categories}
 
 
 def certify_ladder(
@@ -157,7 +184,7 @@ def certify_ladder(
     """Certify the stricter promises of `LADDER_ALPHAS`, on the same rows; `certificates` are those of `alpha`.
 
     What is guaranteed is each alpha on its own: for every a of the ladder, P(any category's threshold for a has risk
-    > a) <= delta over the draw of the exam, as each a is a whole `certify` at the level delta / C. That all alphas
+    > a) <= delta over the draw of the exam, as each a is a whole `certify` of its own. That all alphas
     hold at once is only guaranteed with 1 - delta times their number (union bound): the same exam serves them all.
     A caller who asks for one alpha has the full guarantee for it.
 
@@ -177,10 +204,14 @@ def certify_ladder(
     return ladders
 
 
-def _choose_tried(evidence: Mapping[str, tuple[_Arrays, _Arrays]], *, alpha: float, delta: float) -> set[str]:
-    """Return the categories that are worth a share of the level: the worst by dev rows go one by one, while hopeless.
+def _choose_tried(
+    evidence: Mapping[str, tuple[_Arrays, _Arrays]], *, alpha: float, delta: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the categories that are worth a share of the level, and those that wait for what is handed on.
 
-    First all who could not pass even alone; then each one that goes may save the next by its share.
+    With their chances to pass, at a C-th of the level and at all of it. Who could not pass even with all of it is in
+    neither. Of the others the worst by dev rows go one by one to wait, while hopeless at their share: each one that
+    goes may save the next.
     """
 
     def chance(name: str, level: float) -> float:
@@ -191,14 +222,17 @@ def _choose_tried(evidence: Mapping[str, tuple[_Arrays, _Arrays]], *, alpha: flo
         # At best all exam rows pass the prefilter; how many do, few dev rows don't tell.
         return find_best_chance(scores, good, exam_rows=len(exam.scores), alpha=alpha, level=level)
 
-    tried = {name for name in evidence if chance(name, delta) >= _LEAST_CHANCE}
+    alone = {name: chance(name, delta) for name in sorted(evidence)}
+    tried = {name for name in alone if alone[name] >= _LEAST_CHANCE}
+    waiting: dict[str, float] = {}
     while tried:
         chances = {name: chance(name, delta / len(tried)) for name in sorted(tried)}
         worst = min(chances, key=lambda name: chances[name])
         if chances[worst] >= _LEAST_CHANCE:
-            break
+            return chances, waiting
         tried.remove(worst)
-    return tried
+        waiting[worst] = alone[worst]
+    return {}, {}
 
 
 def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
@@ -206,108 +240,125 @@ def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
     return round(len(exam.scores) * float(dev.eligible.mean()))
 
 
-def _certify_one(dev: _Arrays, exam: _Arrays, bound: _Bound, *, tried: bool) -> Certificate:
-    orders = choose_orders(
-        dev.scores[dev.eligible],
-        ~dev.bad[dev.eligible],
-        exam_rows=_expect_rows(dev, exam),
-        alpha=bound.alpha,
-        level=bound.level,
+def _make_orders(
+    name: str, parts: tuple[_Arrays, _Arrays], bound: _Bound, *, share: float, weight: float
+) -> list[_Order]:
+    dev, exam = parts
+    scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
+    rows, alpha, level = _expect_rows(dev, exam), bound.alpha, bound.level
+    orders = choose_orders(scores, good, exam_rows=rows, alpha=alpha, level=level)
+    return [
+        _Order(
+            name,
+            [_test(exam, threshold, bound) for threshold in order],
+            count_sure(scores, good, order, exam_rows=rows, alpha=alpha, level=level),
+            share / len(orders),
+            weight / len(orders),
+        )
+        for order in orders
+    ]
+
+
+def _certify_tried(
+    orders: Sequence[_Order], exams: Mapping[str, _Arrays], plain: _Bound, *, delta: float
+) -> dict[str, Certificate]:
+    """Test all orders with one graph; what a category lacks is counted at the level that it holds in the end."""
+    if not orders:
+        return {}
+    lengths = [len(order.tests) for order in orders]
+    starts = [sum(lengths[:number]) for number in range(len(lengths))]
+    shares = np.zeros(sum(lengths))
+    shares[starts] = [order.share for order in orders]
+    edges = join_chains(
+        lengths,
+        sure=[order.sure for order in orders],
+        groups=[order.name for order in orders],
+        weights=[order.weight for order in orders],
+        keep=_KEPT,
     )
-    bound = replace(bound, level=bound.level / len(orders))
-    found = [_follow(order, exam, bound) for order in orders] if tried else []
-    tests = len({result.threshold for passed, failed in found for result in (*passed, *failed)})
-    certified = [passed[-1] for passed, _ in found if passed]
-    if certified:
-        return _write(min(certified, key=lambda t: t.threshold), exam, tests, certified=True, bound=bound)
-    # Nothing is certified any more; the exam is only looked at to say what is missing.
-    looked = [_test(exam, threshold, bound) for threshold in orders[0]]
-    best = min(looked, key=lambda t: (t.missing == NO_NUMBER_HELPS, t.missing, -t.accepted))
-    written = _write(best, exam, tests, certified=False, bound=bound)
-    return written if tried else replace(written, reason=f"{written.reason} (not tested: dev rows leave it no chance)")
+    p_values = np.array([test.p_value for order in orders for test in order.tests])
+    rejected, held = reject(p_values, shares, edges, level=delta)
+    found: dict[str, Certificate] = {}
+    for name in dict.fromkeys(order.name for order in orders):
+        own = [(at, order) for at, order in zip(starts, orders, strict=True) if order.name == name and held[at] > 0.0]
+        passed = [
+            (test, held[at + link]) for at, order in own for link, test in enumerate(order.tests) if rejected[at + link]
+        ]
+        failed = {o.tests[link].threshold for at, o in own for link in _find_failure(rejected[at : at + len(o.tests)])}
+        tests = len({test.threshold for test, _ in passed} | failed)
+        if not own:
+            continue  # it waited, and nothing was handed on
+        if passed:
+            laxest, level = min(passed, key=lambda entry: entry[0].threshold)
+            found[name] = _write(laxest, exams[name], tests, replace(plain, level=float(level)))
+        else:
+            at, order = own[0]
+            bound = replace(plain, level=float(held[at]))
+            found[name] = _explain([t.threshold for t in order.tests], exams[name], tests, bound)
+    return found
 
 
-def _follow(order: Sequence[float], exam: _Arrays, bound: _Bound) -> tuple[list[_Tried], list[_Tried]]:
-    """Test in order up to the first failure; return what passed, and the failure if there was one."""
-    passed: list[_Tried] = []
-    for threshold in order:
-        result = _test(exam, threshold, bound)
-        if result.p_value > bound.level:
-            return passed, [result]
-        passed.append(result)
-    return passed, []
+def _find_failure(rejected: NDArray[np.bool_]) -> list[int]:
+    """Return the first link of an order that was tested and failed; none where all passed."""
+    return [int(np.argmin(rejected))] if not rejected.all() else []
+
+
+def _explain_untried(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
+    scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
+    order = choose_orders(scores, good, exam_rows=_expect_rows(dev, exam), alpha=bound.alpha, level=bound.level)[0]
+    written = _explain(order, exam, 0, bound)
+    return replace(written, reason=f"{written.reason} (not tested: dev rows leave it no chance)")
+
+
+def _explain(order: Sequence[float], exam: _Arrays, tests: int, bound: _Bound) -> Certificate:
+    """Say what is missing; nothing is certified any more, the exam is only looked at."""
+    looked = [_test(exam, threshold, bound) for threshold in order]
+    lacking = [(result, _count_missing(result, exam, bound)) for result in looked]
+    best, missing = min(lacking, key=lambda entry: (entry[1] == NO_NUMBER_HELPS, entry[1], -entry[0].accepted))
+    # A laxer threshold may look good after an earlier one failed; it still takes a new exam row to try again.
+    return _write(best, exam, tests, bound, missing=missing if missing == NO_NUMBER_HELPS else max(1, missing))
 
 
 def _test(exam: _Arrays, threshold: float, bound: _Bound) -> _Tried:
-    """Test one threshold: p-value of "risk > alpha" among accepted exam rows, and what it lacks."""
+    """Test one threshold: p-value of "risk > alpha" among accepted exam rows."""
     taken = exam.eligible & (exam.scores >= threshold)
     accepted, errors = int(taken.sum()), int((taken & exam.bad).sum())
     if _is_weighted(exam):
         p_value = betting_p_value(exam.bad[taken], exam.weights[taken], alpha=bound.alpha, max_weight=bound.max_weight)
-        missing = _weighted_rows_missing(exam, taken, bound)
     else:
         p_value = binomial_cdf(errors, accepted, bound.alpha)
-        missing = _rows_missing(errors, accepted, bound)
     share = float(exam.weights[taken].sum() / exam.weights.sum())
-    return _Tried(threshold, accepted, errors, p_value, missing, share)
+    return _Tried(threshold, accepted, errors, p_value, share)
 
 
-def _rows_missing(errors: int, accepted: int, bound: _Bound) -> int:
-    """Smallest m - accepted such that P(Bin(m, alpha) <= k) <= delta / C with k >= m * errors / accepted.
-
-    So the error rate of the m rows is rounded up. Fewest rows for k errors is rows_needed(alpha, delta / C, k), which
-    grows slower than k * accepted / errors exactly if the rate is below alpha; the first such k >= errors is bisected.
-    """
-    if errors == 0:
-        return max(0, rows_needed(bound.alpha, bound.level) - accepted)
-    if errors >= bound.alpha * accepted:
-        return NO_NUMBER_HELPS
-
-    def enough(k: int) -> bool:
-        return rows_needed(bound.alpha, bound.level, k) * errors <= k * accepted
-
-    if enough(errors):
-        return max(0, rows_needed(bound.alpha, bound.level, errors) - accepted)
-    low, high = errors, 2 * errors
-    while not enough(high):
-        low, high = high, 2 * high
-        if high > _MOST_ERRORS:
-            return NO_NUMBER_HELPS
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return rows_needed(bound.alpha, bound.level, high) - accepted
+def _count_missing(result: _Tried, exam: _Arrays, bound: _Bound) -> int:
+    if not _is_weighted(exam):
+        return count_missing(result.errors, result.accepted, alpha=bound.alpha, level=bound.level)
+    taken = exam.eligible & (exam.scores >= result.threshold)
+    return count_missing_weighted(
+        exam.bad[taken], exam.weights[taken], alpha=bound.alpha, level=bound.level, max_weight=bound.max_weight
+    )
 
 
-def _weighted_rows_missing(exam: _Arrays, taken: NDArray[np.bool_], bound: _Bound) -> int:
-    """Count * (log(C / delta) / log capital - 1): the log-capital is taken to go on growing evenly by row."""
-    won = log_capital(exam.bad[taken], exam.weights[taken], alpha=bound.alpha, max_weight=bound.max_weight)
-    if won <= 0.0:
-        return NO_NUMBER_HELPS
-    count = int(taken.sum())
-    return max(0, math.ceil(count * (math.log(1.0 / bound.level) / won - 1.0)))
-
-
-def _write(result: _Tried, exam: _Arrays, tests: int, *, certified: bool, bound: _Bound) -> Certificate:
+def _write(result: _Tried, exam: _Arrays, tests: int, bound: _Bound, *, missing: int = 0) -> Certificate:
+    """Write the certificate; `missing` rows of 0 mean that it is certified."""
     found = f"{result.errors} errors in {result.accepted} accepted answers"
-    # A laxer threshold may look good after an earlier one failed; it still takes a new exam row to try again.
-    missing = result.missing if result.missing == NO_NUMBER_HELPS else max(1, result.missing)
-    if certified:
+    if not missing:
         reason = f"certified: {found}, p = {result.p_value:.2g} <= {bound.level:.2g}"
     elif missing == NO_NUMBER_HELPS:
         reason = f"not certified: {found}; this error rate cannot prove at most {bound.alpha:g}"
     else:
         reason = f"not certified: {found}; about {missing} more accepted exam rows are missing"
     return Certificate(
-        threshold=result.threshold if certified else None,
+        threshold=None if missing else result.threshold,
         accepted=result.accepted,
         errors=result.errors,
         rows=len(exam.scores),
         p_value=result.p_value,
-        rows_missing=0 if certified else missing,
+        rows_missing=missing,
         tried=tests,
         reason=reason,
-        local_share=result.share if certified else 0.0,
+        local_share=0.0 if missing else result.share,
         weighted=_is_weighted(exam),
     )
 

@@ -24,6 +24,7 @@ _BORNE = 2  # errors on the exam that the strictest start should bear
 _FINE = 96
 # A stricter start is taken when its chance to pass is this close to the best one; few rows tell no finer difference.
 _NEAR_BEST, _NEAR_BEST_OF_FEW = 0.01, 0.05
+_SURE = 0.8  # of the best chance
 _HOPELESS = 0.02  # laxer thresholds with less of a chance are not tested
 
 
@@ -89,6 +90,26 @@ def choose_orders(
     if strict <= likely[0]:
         return [likely]
     return [[threshold for threshold in grid if threshold <= strict], likely]
+
+
+def count_sure(
+    scores: Sequence[float] | Floats,
+    goods: Sequence[bool] | Bools,
+    order: Sequence[float],
+    *,
+    exam_rows: int,
+    alpha: float,
+    level: float,
+) -> int:
+    """Return how many thresholds of an order, from its start on, are about as likely to pass as the best of them.
+
+    Raises as `order_thresholds`.
+    """
+    values, good = _check(scores, goods, 1)
+    grid = np.asarray(order, dtype=np.float64)
+    chances = _find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level)
+    unlikely = np.flatnonzero(chances < _SURE * chances.max())
+    return max(1, int(unlikely[0])) if len(unlikely) else len(grid)
 
 
 def find_best_chance(
