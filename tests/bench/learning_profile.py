@@ -13,6 +13,7 @@ from shammah_trainer.student import Student, freeze_lower
 from torch.profiler import ProfilerActivity, profile
 
 _WARM, _SEEN = 4, 6
+_COMPILE_SECONDS = 90.0
 
 
 def profile_steps(student: Student, rows: list[SftRow], hyper: SftHyper, out: Path | None) -> None:
@@ -30,6 +31,10 @@ def profile_steps(student: Student, rows: list[SftRow], hyper: SftHyper, out: Pa
 
     for number in range(_WARM):
         step(number)
+    # Compiled blocks come when they are ready, and this is to be of them.
+    deadline = time.monotonic() + _COMPILE_SECONDS
+    while gpu and hyper.compile_mode != "off" and "compiled" not in run.engine and time.monotonic() < deadline:
+        step(0)
     _wait(gpu)
     print(f"engine: {run.engine}; prepared in {run.prepare_seconds:.1f} s; notes: {run.notes}", flush=True)
     began = time.monotonic()

@@ -2,11 +2,13 @@
 
     python tests/bench/learning_round50.py cut                           # where the data lies: .bench/round50.tar
     python tests/bench/learning_round50.py run --device cpu|cuda [...]   # measure, one JSON line a round to --out
+    python tests/bench/learning_round50.py run ... --profile FOLDER      # and where the time went, by function
     python tests/bench/learning_round50.py write FILE...                 # figures of such files
 
 From the start of a round to a release that has answered a query: all phases of the trainer's own `Round`, publishing
-into a store, loading the three versions as the services do, one answer. In one process: what is missing of a running
-system is the copy from the store and two calls of gRPC. Release 0 exists before, as in every system that runs.
+into a store, loading the three versions as the services do (each its own, at the same time), one answer. In one
+process: what is missing of a running system is the copy from the store and two calls of gRPC. Release 0 exists before,
+as in every system that runs.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import statistics
 import tarfile
 import tempfile
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,17 +31,19 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from learning_arms import ROOT
+from learning_stopwatch import Stopwatch
 from shammah_chassis.directory_store import DirectoryStore
 from shammah_chassis.manifest import Role
 from shammah_chassis.ulid import new_ulid
 from shammah_trainer.base_models import find_models_dir, pull
+from shammah_trainer.later import Later
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.offline.decide import open_release_zero
 from shammah_trainer.offline.prepare import LEDGER_NAME, Cut, Files, prepare
 from shammah_trainer.offline.study import STUDY_NAME, Study, read_study, write_study
 from shammah_trainer.phases import Phases
 from shammah_trainer.publishing import Version, publish
-from shammah_trainer.rollouts import RolloutSettings, complete_rows
+from shammah_trainer.rollouts import RolloutSettings, complete_rows, load_for_rollouts
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundSettings
 from shammah_trainer.scoring import judge_responses, route_queries
 from shammah_trainer.sft import SftHyper
@@ -59,6 +65,8 @@ def main() -> None:
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--rounds", type=int, default=3)
     command.add_argument("--out", type=Path, required=True)
+    command.add_argument("--profile", type=Path, default=None)
+    command.add_argument("--rows", type=int, default=0, help="dev and exam rows of each part; a dry run takes few")
     command = commands.add_parser("write")
     command.add_argument("files", type=Path, nargs="+")
     command.add_argument("--beside", default="", help="what else ran there meanwhile, for the note")
@@ -115,18 +123,35 @@ def run(options: argparse.Namespace) -> None:
         with tarfile.open(options.bundle) as bundle:
             bundle.extractall(folder, filter="data")
         study = read_study(folder / STUDY_NAME)
+        plan = study.plan
+        if options.rows:
+            plan = replace(plan, dev=plan.dev[: options.rows], exam=plan.exam[: options.rows])
         base = pull(options.base or find_models_dir(), progress=print)
         zero, parents = open_release_zero(base, folder, precision=settings.rollouts.precision)
         for number in range(options.rounds):
             inputs = RoundInputs(
-                id=new_ulid(), work=folder / f"work{number}", champion=zero, parents=parents, plan=study.plan, fence=0
+                id=new_ulid(), work=folder / f"work{number}", champion=zero, parents=parents, plan=plan, fence=0
             )
             inputs.work.mkdir()
             entry = {"device": options.device, "round": number, "threads": options.threads}
-            entry |= measure(study, inputs, settings, folder)
+            with profiled(options.profile, number):
+                entry |= measure(study, inputs, settings, folder)
             with options.out.open("a", encoding="utf-8") as target:
                 target.write(json.dumps(entry) + "\n")
             print(entry, flush=True)
+
+
+@contextmanager
+def profiled(out: Path | None, number: int) -> Iterator[None]:
+    """Write what took how long, of all threads, as two tables a round; it slows the round by a tenth or more."""
+    if out is None:
+        yield
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    watch = Stopwatch()
+    with watch.watching():
+        yield
+    (out / f"round{number}.txt").write_text(watch.tell(), "utf-8")
 
 
 def measure(study: Study, inputs: RoundInputs, settings: RoundSettings, folder: Path) -> dict[str, Any]:
@@ -167,13 +192,17 @@ async def publish_alone(root: Path, release: Any, versions: dict[Role, Version])
 def serve(study: Study, versions: dict[Role, Version], settings: RoundSettings) -> bool:
     """Route, answer and judge one query with freshly loaded versions; return whether there was a whole answer."""
     row = study.rows("exam")[0]
+    query, folder = row.example.query_text, versions["generator"].folder
     router, validator = versions["router"], versions["validator"]
-    routed = route_queries(router.folder, router.manifest, [row.example.query_text], threads=settings.threads)[0]
-    chunks = list(
-        complete_rows(versions["generator"].folder, [row], limits={row.category: 16}, settings=settings.rollouts)
-    )
+    # Services are processes of their own: the router loads and answers while the generator loads.
+    loading = Later(lambda: load_for_rollouts(folder, settings.rollouts), name="generator")
+    try:
+        routed = route_queries(router.folder, router.manifest, [query], threads=settings.threads)[0]
+        chunks = list(complete_rows(loading.take, [row], limits={row.category: 16}, settings=settings.rollouts))
+    finally:
+        loading.close()
     ((_, made),) = chunks[0]
-    item = (row.example.query_text, made.text, routed.category, tuple(made.statistics.as_features()))
+    item = (query, made.text, routed.category, tuple(made.statistics.as_features()))
     judged = judge_responses(validator.folder, validator.manifest, [item], threads=settings.threads)
     return made.reason == "stop" and 0.0 <= judged[0].quality <= 1.0
 

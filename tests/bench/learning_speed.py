@@ -7,8 +7,10 @@
 
 `speed`: one fine-tuning over all rows for each setting (`--batch-tokens 8192 16384` tries both). `online`: seconds of
 training to the same exact-match share of exam rows, one example a step and batched, each at its best rate of a grid.
-`round`: the generator's part of a round of 50 rows. `--profile`: where the time of a step goes. `--base` is a folder in
-Hugging Face format. Needs torch, transformers, tokenizers and the tree; no data beside ROWS.
+`round`: the generator's part of a round of 50 rows. `--profile`: where the time of a step goes. `--tell FILE`: where
+the compiler's time went; the seconds of each part of a fine-tuning are in OUT, as `timings`. `--base` is a folder in
+Hugging Face format, `--made` stands for one with random weights of its shapes. Needs torch, transformers, tokenizers
+and the tree; no data beside ROWS.
 """
 
 from __future__ import annotations
@@ -72,6 +74,34 @@ def encode(pairs: list[tuple[str, str]], base: Path) -> list[SftRow]:
 
 def load(options: argparse.Namespace) -> Student:
     return load_student(options.base, device=torch.device(options.device))
+
+
+def make_base(base: Path, out: Path) -> Path:
+    """Write a generator with random weights into `out` from the `config.json` and `tokenizer.json` of `base`."""
+    import shutil
+
+    from safetensors.torch import save_file
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copyfile(base / name, out / name)
+    torch.manual_seed(0)
+    config = json.loads((base / "config.json").read_text("utf-8"))
+    state = LlamaForCausalLM(LlamaConfig.from_dict(config)).state_dict()
+    tied = bool(config.get("tie_word_embeddings"))
+    save_file(
+        {k: v.contiguous() for k, v in state.items() if not (tied and k == "lm_head.weight")}, out / "model.safetensors"
+    )
+    return out
+
+
+def tell_compiler(path: Path) -> None:
+    """Write what torch.compile says of its own time."""
+    from torch._dynamo.utils import compile_times
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(compile_times(repr="str", aggregate=True)) + "\n", "utf-8")
 
 
 def synchronize() -> None:
@@ -215,11 +245,15 @@ def main() -> None:
     parser.add_argument("--hyper", nargs="*", default=[], help="further NAME=VALUE of SftHyper")
     parser.add_argument("--seconds", type=float, default=0.0, help="speed: stop after; online: of each arm")
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--tell", type=Path, default=None)
+    parser.add_argument("--made", action="store_true", help="random weights in the shapes of --base")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     if options.part == "pack":
         pack(options.out or options.rows)
         return
+    if options.made:
+        options.base = make_base(options.base, options.work / "made")
     if options.profile:
         rows = encode(read_rows(options.rows, most=options.count), options.base)
         hyper = _hyper(options, options.batch_tokens[0], options.learning_rate[0])
@@ -227,6 +261,8 @@ def main() -> None:
         return
     parts = {"speed": measure_speed, "online": measure_online, "round": measure_round}
     figures = parts[options.part](options)
+    if options.tell:
+        tell_compiler(options.tell)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps({options.part: figures}, indent=1) + "\n", "utf-8")

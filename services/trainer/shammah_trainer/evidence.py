@@ -65,9 +65,9 @@ def leave_out(
     """
     found = []
     for item in dev:
-        judged = item.routed.category == item.row.category and item.rollout.text.strip()
+        told = is_told(item.row, item.rollout, item.routed, dev_quality)
         local = dev_local.get(item.row.id, item.routed.local_probability)
-        quality = dev_quality.get(item.row.id, item.judged.quality) if judged else item.judged.quality
+        quality = dev_quality[item.row.id] if told else item.judged.quality
         found.append(
             replace(
                 item,
@@ -76,6 +76,11 @@ def leave_out(
             )
         )
     return found
+
+
+def is_told(row: LedgerRow, rollout: Rollout, routed: Routed, dev_quality: Mapping[str, float]) -> bool:
+    """Tell whether `leave_out` takes the quality of a dev row from `dev_quality`: the served head need not be asked."""
+    return row.id in dev_quality and routed.category == row.category and bool(rollout.text.strip())
 
 
 def passes(item: ScoredRow, *, prefilter: float, limits: Mapping[str, int]) -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import torch
 from shammah_chassis.errors import ArtifactError
 from shammah_generator.graph import write_graphs
 from shammah_generator.model import TOKENIZER_NAME, GeneratorModel
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shammah_trainer.student import Student, save_student
 
@@ -42,19 +44,37 @@ def export_generator(student: Student, tokenizer: Path, out: Path) -> None:
 
 
 def compute_expected(student: Student, prompts: Sequence[Sequence[int]]) -> list[Expected]:
-    """Return PyTorch's last-position logits of up to 16 prompts, each cut to its last 192 tokens.
+    """Return PyTorch's last-position logits of up to 16 prompts, each cut to its last 192 tokens, in true float32.
 
-    The model moves to the CPU: a GPU may round to TF32, which would be compared here as if the graph were wrong.
+    On a GPU all at once, padded behind: what comes after a position has no say in it.
     """
-    device = torch.device("cpu")
-    student.model.to(device).eval()
-    expected = []
-    for prompt in [list(prompt)[-_PARITY_TOKENS:] for prompt in prompts[:PARITY_PROMPTS] if prompt]:
-        with torch.no_grad():
-            ids = torch.tensor([prompt], device=device)
-            hidden = student.model.model(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
-            expected.append(Expected(prompt, student.model.lm_head(hidden).float().cpu().numpy()[0]))
+    cut = [list(prompt)[-_PARITY_TOKENS:] for prompt in prompts[:PARITY_PROMPTS] if prompt]
+    device = student.model.model.embed_tokens.weight.device
+    student.model.eval()
+    together = len(cut) if device.type == "cuda" else 1  # a CPU computes the padding too
+    expected: list[Expected] = []
+    with torch.no_grad(), _exact_products():
+        for start in range(0, len(cut), max(1, together)):
+            part = cut[start : start + together]
+            longest = max(len(prompt) for prompt in part)
+            ids = torch.tensor([prompt + [0] * (longest - len(prompt)) for prompt in part], device=device)
+            states = student.model.model(input_ids=ids, use_cache=False).last_hidden_state
+            last = states[torch.arange(len(part)), torch.tensor([len(prompt) - 1 for prompt in part])]
+            logits = student.model.lm_head(last).float().cpu().numpy()
+            expected += [Expected(prompt, row) for prompt, row in zip(part, logits, strict=True)]
     return expected
+
+
+@contextmanager
+def _exact_products() -> Iterator[None]:
+    """No TF32, which would be compared as if the graph were wrong; nor a fused kernel that may use it inside."""
+    allowed = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def check_parity(folder: Path, expected: Sequence[Expected], *, threads: int) -> float:

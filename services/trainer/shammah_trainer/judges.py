@@ -6,11 +6,12 @@ It knows which rows may teach which judge; how they learn is in `encoders`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shammah_chassis.manifest import Role
 
+from shammah_trainer.encoders.query_vectors import QueryVectors
 from shammah_trainer.encoders.results import (
     GradedRow,
     IndexRow,
@@ -21,7 +22,8 @@ from shammah_trainer.encoders.results import (
     ValidatorHyper,
 )
 from shammah_trainer.encoders.train_router import train_router
-from shammah_trainer.encoders.train_validator import train_validator
+from shammah_trainer.encoders.train_validator import Means, train_validator
+from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.policy import TrainingPolicy, summarise_provenance
 from shammah_trainer.publishing import Description, Version, make_version
@@ -44,6 +46,8 @@ class JudgesTask:
     index: tuple[LedgerRow, ...] = ()
     """Every train row that still exists, for the index of nearest examples; none takes those of `train`."""
     device: str = "cpu"
+    vectors: QueryVectors | None = None
+    """Vectors of queries that the round has computed already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +66,27 @@ class LearnedJudges:
 
 
 def learn_judges(task: JudgesTask) -> LearnedJudges:
-    """Train the validator, then the router, and describe both as versions."""
-    validator = _learn_validator(task)
-    router = _learn_router(task)
+    """Train validator and router, and describe both as versions.
+
+    Where the validator has a GPU, the router is trained beside it; on a CPU they would take each other's cores.
+    """
+
+    def make(role: Role) -> tuple[RoleResult, Version]:
+        result = _learn_validator(task) if role == "validator" else _learn_router(task)
+        return result, _describe(task, role, result)
+
+    if task.device == "cpu":
+        (validator, validator_version), (router, router_version) = make("validator"), make("router")
+    else:
+        beside = Later(lambda: make("router"), name="router")
+        try:
+            validator, validator_version = make("validator")
+            router, router_version = beside.take()
+        finally:
+            beside.close()
     return LearnedJudges(
-        router=_describe(task, "router", router),
-        validator=_describe(task, "validator", validator),
+        router=router_version,
+        validator=validator_version,
         results={"router": router, "validator": validator},
         dev_local=_by_id(task, router),
         dev_quality=_by_id(task, validator),
@@ -110,7 +129,7 @@ def _learn_validator(task: JudgesTask) -> RoleResult:
             for row in task.index or task.train
             if task.policy.allows(row.example, "validator")
         ],
-        device=task.device,
+        means=Means(task.device, task.vectors),
     )
 
 
@@ -123,7 +142,18 @@ def _learn_router(task: JudgesTask) -> RoleResult:
     for row in task.dev:
         rollout = task.rollouts.get(row.id)
         rows.append(RouterRow(row.example.query_text, row.category, rollout.good if rollout else None))
-    return train_router(task.parents["router"].folder, rows, task.work / "router", hyper=RouterHyper(), seed=task.seed)
+    parent, hyper, vectors = task.parents["router"], RouterHyper(), task.vectors
+    # As it will be served: in the precision that the new version gets.
+    served = replace(parent.manifest, config={**parent.manifest.config, "precision": hyper.precision})
+    shared = vectors is not None and vectors.serve_router(served, [row.query for row in rows])
+    return train_router(
+        parent.folder,
+        rows,
+        task.work / "router",
+        hyper=hyper,
+        seed=task.seed,
+        embed=vectors.embed if vectors is not None and shared else None,
+    )
 
 
 def _describe(task: JudgesTask, role: Role, result: RoleResult) -> Version:

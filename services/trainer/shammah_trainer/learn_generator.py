@@ -6,8 +6,8 @@ Returns a version folder; it knows no judges and no store.
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,28 +17,56 @@ from tokenizers import Tokenizer
 
 from shammah_trainer.batches import SftRow
 from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, compute_expected, export_generator
+from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance
-from shammah_trainer.publishing import Description, Version, make_version
+from shammah_trainer.publishing import Description, Version, describe_version, write_manifest
 from shammah_trainer.round_plan import RoundPlan
-from shammah_trainer.sft import Resume, SftHyper, SftResult, fine_tune
-from shammah_trainer.student import load_student
+from shammah_trainer.sft import Resume, SftHyper, SftResult
+from shammah_trainer.soup import fine_tune_soup
+from shammah_trainer.student import Student, load_student
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
 
 
 @dataclass(frozen=True, slots=True)
 class LearnedGenerator:
-    """The new version and what the training said; the champion's own version and no losses when nothing was new."""
+    """The new version and what the training said; the champion's own version and no losses when nothing was new.
+
+    `parity`: the check of the exported graph, where it is still under way; see `confirm`.
+    """
 
     version: Version
     result: SftResult | None
+    parity: Later[float] | None = None
+
+    def confirm(self) -> LearnedGenerator:
+        """Wait for the check and write the manifest, which has its result: nothing may be published before.
+
+        Raises:
+            ArtifactError: the exported graph does not compute what PyTorch computes.
+        """
+        if self.parity is None:
+            return self
+        try:
+            difference = self.parity.take()
+        finally:
+            self.parity.close()
+        manifest = self.version.manifest
+        checked = replace(manifest, metrics={**manifest.metrics, "parity": difference})
+        version = Version(self.version.folder, checked)
+        write_manifest(version)
+        return LearnedGenerator(version, self.result)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratorTask:
-    """What is needed to train one generator. `resume_dir`: where a training that a crash ended is taken up."""
+    """What is needed to train one generator. `resume_dir`: where a training that a crash ended is taken up.
+
+    `check_behind`: the exported graph is checked in a thread, and the caller waits for it (`LearnedGenerator.confirm`).
+    `written` is told when the files that a model is loaded from are there.
+    """
 
     parent: Version
     out: Path
@@ -48,6 +76,8 @@ class GeneratorTask:
     device: torch.device
     threads: int
     resume_dir: Path | None = None
+    check_behind: bool = False
+    written: Callable[[Path], None] = lambda folder: None
 
 
 def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
@@ -74,7 +104,7 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
         resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
-        result = fine_tune(
+        result = fine_tune_soup(
             student,
             train,
             dev,
@@ -84,20 +114,36 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
             resume=resume,
         )
     with phases.run("export", "exporting the generator and checking parity"):
-        export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
-        expected = compute_expected(student, _choose_prompts(task, tokenizer))
-        config = student.config
+        learned = _export(task, student, tokenizer, result, rows)
         del student
-        gc.collect()  # the graph needs the room
-        parity = check_parity(task.out, expected, threads=task.threads)
-    about = Description(
-        config=config,
-        hyper={**asdict(task.hyper), "device": str(task.device)},
-        metrics={**asdict(result), "parity": parity},
-        provenance=summarise_provenance([row.example for row in rows], task.policy),
-        position=task.plan.position,
-    )
-    return LearnedGenerator(make_version("generator", task.out, parent=task.parent.manifest, about=about), result)
+        return learned if task.check_behind else learned.confirm()
+
+
+def _export(
+    task: GeneratorTask, student: Student, tokenizer: Tokenizer, result: SftResult, rows: Sequence[LedgerRow]
+) -> LearnedGenerator:
+    """Write the files, begin their check and describe them meanwhile; the manifest is not written yet."""
+    export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
+    task.written(task.out)
+    expected = compute_expected(student, _choose_prompts(task, tokenizer))
+    student.model.to("meta")  # the graph needs the room
+    gc.collect()
+    # Behind a GPU's rollouts it leaves half of the cores to them.
+    threads = max(1, task.threads // 2) if task.check_behind else task.threads
+    parity = Later(lambda: check_parity(task.out, expected, threads=threads), name="parity")
+    try:
+        about = Description(
+            config=student.config,
+            hyper={**asdict(task.hyper), "device": str(task.device)},
+            metrics=asdict(result),
+            provenance=summarise_provenance([row.example for row in rows], task.policy),
+            position=task.plan.position,
+        )
+        version = describe_version("generator", task.out, parent=task.parent.manifest, about=about)
+    except BaseException:
+        parity.close()
+        raise
+    return LearnedGenerator(version, result, parity)
 
 
 def encode_rows(

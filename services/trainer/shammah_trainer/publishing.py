@@ -57,6 +57,18 @@ class Description:
 
 def make_version(role: Role, folder: Path, *, parent: Manifest | None, about: Description) -> Version:
     """Describe the files of a folder as a version and write its `manifest.json`."""
+    version = describe_version(role, folder, parent=parent, about=about)
+    write_manifest(version)
+    return version
+
+
+def write_manifest(version: Version) -> None:
+    """Write `manifest.json` into the folder: from now on it counts as a whole version."""
+    (version.folder / MANIFEST_NAME).write_text(version.manifest.to_json(), "utf-8")
+
+
+def describe_version(role: Role, folder: Path, *, parent: Manifest | None, about: Description) -> Version:
+    """Return the files of a folder as a version whose manifest is yet to be written."""
     files = describe_files(folder)
     manifest = Manifest(
         role=role,
@@ -72,7 +84,6 @@ def make_version(role: Role, folder: Path, *, parent: Manifest | None, about: De
         metrics=dict(about.metrics),
         provenance=dict(about.provenance),
     )
-    (folder / MANIFEST_NAME).write_text(manifest.to_json(), "utf-8")
     return Version(folder, manifest)
 
 

@@ -80,7 +80,7 @@ def copy_kinds(model: Network) -> Network:
     """
     body = model.model
     below = bool(body.embed_tokens.weight.requires_grad)
-    kinds = {}
+    kinds: dict[tuple[bool, tuple[bool, ...]], Network] = {}
     for layer in body.layers:
         own = tuple(weight.requires_grad for weight in read_weights(layer))
         kinds.setdefault((below, own), layer)

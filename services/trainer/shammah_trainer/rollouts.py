@@ -22,6 +22,7 @@ from shammah_generator.models import load_model
 from shammah_generator.requests import Completion, Request
 from shammah_generator.sampling import Sampling
 from shammah_generator.statistics import FEATURES
+from shammah_generator.stepping import Model
 
 from shammah_trainer.ledger import Ledger, LedgerRow
 from shammah_trainer.student import read_config
@@ -74,6 +75,7 @@ class RolloutSettings:
 
 
 Progress = Callable[[float], None]
+Load = Callable[[], Model]
 
 
 def choose_limits(
@@ -96,7 +98,7 @@ def roll_out(
     ledger: Ledger,
     *,
     version: str,
-    folder: Path,
+    folder: Path | Load,
     rows: Sequence[LedgerRow],
     limits: Mapping[str, int],
     settings: RolloutSettings,
@@ -104,6 +106,8 @@ def roll_out(
     progress: Progress = lambda share: None,
 ) -> dict[str, Rollout]:
     """Return a rollout of generator `version` for each row, by example id; only those not in the ledger are computed.
+
+    `folder`: of the version, or what gives its model.
 
     Raises:
         ArtifactError: the version can't be loaded.
@@ -121,10 +125,8 @@ def roll_out(
     return found
 
 
-def complete_rows(
-    folder: Path, rows: Sequence[LedgerRow], *, limits: Mapping[str, int], settings: RolloutSettings
-) -> Generator[list[tuple[LedgerRow, Completion]], None, None]:
-    """Answer rows greedily by the generator in `folder`, some at a time; a caller who keeps each list may be killed.
+def load_for_rollouts(folder: Path, settings: RolloutSettings) -> Model:
+    """Load the generator in `folder` to answer rows, and nobody beside them.
 
     Raises:
         ArtifactError: the version can't be loaded.
@@ -136,7 +138,26 @@ def complete_rows(
         slots=settings.slots,
         context=fit_context(folder, settings.context),
     )
-    engine = Engine(model, queue_limit=1)
+    # No user waits for the next token: all slots are filled before a step, so that each step serves all of them.
+    model.prompts_a_turn = settings.slots
+    return model
+
+
+def complete_rows(
+    folder: Path | Load,
+    rows: Sequence[LedgerRow],
+    *,
+    limits: Mapping[str, int],
+    settings: RolloutSettings,
+) -> Generator[list[tuple[LedgerRow, Completion]], None, None]:
+    """Answer rows greedily by the generator in `folder`, some at a time; a caller who keeps each list may be killed.
+
+    Raises:
+        ArtifactError: the version can't be loaded.
+    """
+    model = load_for_rollouts(folder, settings) if isinstance(folder, Path) else folder()
+    # Prompts as a whole, for the same reason as above.
+    engine = Engine(model, queue_limit=1, prefill_tokens=model.context)
     try:
         # Rows of like length together: the slots then empty at the same time.
         ordered = sorted(rows, key=lambda row: (limits[row.category], len(row.example.query_text)))

@@ -11,6 +11,7 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from shammah_chassis.manifest import Role
 from shammah_chassis.releases import CategoryPolicy, Release
 from shammah_generator.model import TOKENIZER_NAME
 
+from shammah_trainer.ahead import Ahead
 from shammah_trainer.certify import CategoryEvidence, certify, certify_ladder
+from shammah_trainer.encoders.query_vectors import QueryVectors
 from shammah_trainer.evidence import (
     ScoredRow,
     choose_prefilter,
@@ -32,14 +35,16 @@ from shammah_trainer.evidence import (
 )
 from shammah_trainer.gate import GateReport, decide
 from shammah_trainer.judges import JudgesTask, LearnedJudges, learn_judges
+from shammah_trainer.later import Later
 from shammah_trainer.learn_generator import GeneratorTask, LearnedGenerator, learn_generator
 from shammah_trainer.ledger import Ledger, LedgerRow
 from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Version
-from shammah_trainer.rollouts import Rollout, RolloutSettings, choose_limits, roll_out
-from shammah_trainer.round_plan import RoundPlan, categories_of
-from shammah_trainer.scoring import Judged, Routed, SimilarityEncoder, judge_responses, route_queries
+from shammah_trainer.rollouts import Rollout, RolloutSettings, choose_limits, read_rollouts, roll_out
+from shammah_trainer.round_plan import RoundPlan, categories_of, first_of_each
+from shammah_trainer.scorer import Scorer
+from shammah_trainer.scoring import Routed, SimilarityEncoder
 from shammah_trainer.sft import SftHyper
 
 PHASES = (
@@ -108,9 +113,13 @@ class Round:
         self._settings = settings
         self._phases = phases
         self.scored: dict[str, list[ScoredRow]] = {}  # by part, as the new release sees them; after `compute`
-        self._similarity = SimilarityEncoder(
-            inputs.parents["router"].folder, inputs.parents["router"].manifest, threads=settings.threads
-        )
+        router, validator = inputs.parents["router"], inputs.parents["validator"]
+        self._similarity = SimilarityEncoder(router.folder, router.manifest, threads=settings.threads)
+        self._vectors = QueryVectors((router.folder, router.manifest), validator.folder, threads=settings.threads)
+        # With a GPU the host is idle for most of a round; without one, all that is begun early takes its cores.
+        self._early = settings.device != "cpu"
+        self._ahead = Ahead(settings.rollouts)
+        self._scorer = Scorer(self._vectors, threads=settings.threads, device=settings.device)
 
     def compute(self, taught_elsewhere: LearnedGenerator | None = None) -> RoundProduct:
         """Run steps 1 to 7; a generator that was taught on another machine is taken as it is (steps 1 to 3 are done).
@@ -120,21 +129,25 @@ class Round:
         """
         started = time.time()
         torch.set_num_threads(self._settings.threads)
+        plan, parent = self._in.plan, self._in.parents["generator"]
+        taught = self._ledger.rows("part = 'train'")
+        limits = choose_limits(
+            taught,
+            [*plan.dev, *plan.exam],
+            tokenizer=parent.folder / TOKENIZER_NAME,
+            longest=self._settings.rollouts.longest,
+        )
+        generator: LearnedGenerator | None = None
+        embedding = self._begin_early(limits)
         try:
             generator = taught_elsewhere or learn_generator(self._generator_task(), self._phases)
-            taught = self._ledger.rows("part = 'train'")
-            plan = self._in.plan
-            limits = choose_limits(
-                taught,
-                [*plan.dev, *plan.exam],
-                tokenizer=generator.version.folder / TOKENIZER_NAME,
-                longest=self._settings.rollouts.longest,
-            )
             rollouts = self._roll_out_candidate(generator.version, limits)
+            before = self._roll_out_champion(limits)
+            generator = generator.confirm()
             judges = self._learn_judges(taught, rollouts)
-            judged = self._judge(generator.version, judges, rollouts, limits)
+            judged = self._judge(generator.version, judges, (rollouts, before), limits)
         finally:
-            self._similarity.close()
+            self._close(generator, embedding)
         versions: dict[Role, Version] = {
             "generator": generator.version,
             "router": judges.router,
@@ -142,6 +155,27 @@ class Round:
         }
         result = self._describe(generator, judges, judged, started)
         return RoundProduct(judged.release, versions, result)
+
+    def _begin_early(self, limits: dict[str, int]) -> Later[object] | None:
+        """With a GPU, load the champion where it will be asked, and embed the queries, beside the training."""
+        if not self._early:
+            return None
+        plan, champion = self._in.plan, self._in.parents["generator"]
+        rows = self._champion_rows()
+        known = read_rollouts(self._ledger, version=champion.manifest.version, rows=rows, limits=limits)
+        if len(known) < len(rows):
+            self._ahead.begin(champion.folder)
+        queries = [row.example.query_text for row in (*plan.new, *plan.replay, *plan.dev, *plan.exam)]
+        return Later(lambda: self._vectors.embed(queries), name="vectors")
+
+    def _close(self, generator: LearnedGenerator | None, embedding: Later[object] | None) -> None:
+        """End everything that was begun, whatever came of the round."""
+        for under_way in (embedding, generator.parity if generator else None):
+            if under_way is not None:
+                under_way.close()
+        self._ahead.close()
+        self._vectors.close()
+        self._similarity.close()
 
     def _generator_task(self) -> GeneratorTask:
         return GeneratorTask(
@@ -153,6 +187,8 @@ class Round:
             device=torch.device(self._settings.device),
             resume_dir=self._settings.resume_dir,
             threads=self._settings.threads,
+            check_behind=self._early,
+            written=self._ahead.begin if self._early else lambda folder: None,
         )
 
     def _roll_out_candidate(self, version: Version, limits: dict[str, int]) -> dict[str, Rollout]:
@@ -161,7 +197,7 @@ class Round:
             return roll_out(
                 self._ledger,
                 version=version.manifest.version,
-                folder=version.folder,
+                folder=partial(self._ahead.load, version.folder),
                 rows=rows,
                 limits=limits,
                 settings=self._settings.rollouts,
@@ -169,17 +205,21 @@ class Round:
                 progress=advance,
             )
 
-    def _roll_out_champion(self, limits: dict[str, int]) -> dict[str, Rollout]:
-        """Grade the champion on the same exam rows; release 0 on a few of each category only, as it serves none."""
-        rows: Sequence[LedgerRow] = self._in.plan.exam
+    def _champion_rows(self) -> Sequence[LedgerRow]:
+        """Return the exam rows that the champion answers: of release 0 a few of each category, as it serves none."""
         if self._in.champion.verdict == "base":
-            rows = first_of_each(rows, self._settings.base_rows)
+            return first_of_each(self._in.plan.exam, self._settings.base_rows)
+        return self._in.plan.exam
+
+    def _roll_out_champion(self, limits: dict[str, int]) -> dict[str, Rollout]:
+        """Grade the champion on the same exam rows; what it answered in an earlier round is not answered again."""
+        rows = self._champion_rows()
         parent = self._in.parents["generator"]
         with self._phases.run("champion", f"answering {len(rows)} exam rows by the champion") as advance:
             return roll_out(
                 self._ledger,
                 version=parent.manifest.version,
-                folder=parent.folder,
+                folder=partial(self._ahead.load, parent.folder),
                 rows=rows,
                 limits=limits,
                 settings=self._settings.rollouts,
@@ -206,17 +246,23 @@ class Round:
             validator_seconds=self._settings.validator_seconds,
             index=tuple(taught),
             device=self._settings.device,
+            vectors=self._vectors,
         )
         with self._phases.run("judges", "training router and validator"):
             return learn_judges(task)
 
     def _judge(
-        self, generator: Version, judges: LearnedJudges, rollouts: dict[str, Rollout], limits: dict[str, int]
+        self,
+        generator: Version,
+        judges: LearnedJudges,
+        answers: tuple[dict[str, Rollout], dict[str, Rollout]],
+        limits: dict[str, int],
     ) -> _Judgement:
+        """Score, certify and decide; `answers` of the candidate, and of the champion."""
         plan, champion = self._in.plan, self._in.champion
-        before_rollouts = self._roll_out_champion(limits)
+        rollouts, before_rollouts = answers
         with self._phases.run("score", "scoring dev and exam rows"):
-            dev = self.score(plan.dev, rollouts, judges.router, judges.validator)
+            dev = self._scorer.score(plan.dev, rollouts, (judges.router, judges.validator), told=judges.dev_quality)
             dev = leave_out(dev, dev_local=judges.dev_local, dev_quality=judges.dev_quality)
             exam = self.score(plan.exam, rollouts, judges.router, judges.validator)
             before = self._score_champion(before_rollouts)
@@ -247,20 +293,7 @@ class Round:
         self, rows: Sequence[LedgerRow], rollouts: dict[str, Rollout], router: Version, validator: Version
     ) -> list[ScoredRow]:
         """Return the graded rows with what these judges say of them, as the cascade would see them."""
-        threads = self._settings.threads
-        rows = [row for row in rows if row.id in rollouts]
-        queries = [row.example.query_text for row in rows]
-        routed = route_queries(router.folder, router.manifest, queries, threads=threads)
-        routes: dict[str, Routed] = {row.id: route for row, route in zip(rows, routed, strict=True)}
-        # Only what the router knows a category for is ever judged.
-        known = [row for row in rows if routes[row.id].category]
-        items = [
-            (row.example.query_text, rollouts[row.id].text, routes[row.id].category, rollouts[row.id].statistics)
-            for row in known
-        ]
-        found = judge_responses(validator.folder, validator.manifest, items, threads=threads)
-        judged: dict[str, Judged] = {row.id: entry for row, entry in zip(known, found, strict=True)}
-        return combine(rows, rollouts, routes, judged)
+        return self._scorer.score(rows, rollouts, (router, validator))
 
     def _make_policies(
         self,
@@ -351,14 +384,3 @@ class Round:
 def _finish(draft: Release, gate: GateReport) -> Release:
     """Return the draft with the gate's verdict, reasons and report."""
     return replace(draft, verdict=gate.verdict, reasons=tuple(gate.reasons), report=gate.as_dict())
-
-
-def first_of_each(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
-    """Return at most `most` rows of each category; the rows are in random order already (by id)."""
-    taken: dict[str, int] = {}
-    chosen = []
-    for row in rows:
-        taken[row.category] = taken.get(row.category, 0) + 1
-        if taken[row.category] <= most:
-            chosen.append(row)
-    return chosen

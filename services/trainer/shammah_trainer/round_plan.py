@@ -128,3 +128,14 @@ def seed_of(round_id: str) -> int:
 def categories_of(rows: Sequence[LedgerRow]) -> list[str]:
     """Return the categories of some rows in alphabetical order."""
     return sorted({row.category for row in rows})
+
+
+def first_of_each(rows: Sequence[LedgerRow], most: int) -> list[LedgerRow]:
+    """Return at most `most` rows of each category; the rows are in random order already (by id)."""
+    taken: dict[str, int] = {}
+    chosen = []
+    for row in rows:
+        taken[row.category] = taken.get(row.category, 0) + 1
+        if taken[row.category] <= most:
+            chosen.append(row)
+    return chosen

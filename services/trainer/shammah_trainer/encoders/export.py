@@ -112,7 +112,8 @@ def check_parity(network: nn.Module, spec: GraphSpec, folder: Path, sample: Samp
     Raises:
         ArtifactError: the difference is above `MAX_DIFFERENCE`, or not a number.
     """
-    session = EncoderSession(folder, threads=1, max_tokens=sample.max_tokens, graph=spec.name)
+    threads = torch.get_num_threads()
+    session = EncoderSession(folder, threads=threads, max_tokens=sample.max_tokens, graph=spec.name)
     try:
         served = session.run(sample.texts, sample.extra).outputs
     finally:

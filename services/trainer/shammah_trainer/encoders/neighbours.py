@@ -18,6 +18,7 @@ from shammah_chassis.neighbours import (
     set_words,
 )
 
+from shammah_trainer.encoders.query_vectors import QueryVectors
 from shammah_trainer.encoders.results import IndexRow
 
 
@@ -37,7 +38,7 @@ def choose_rows(rows: Sequence[IndexRow], *, most: int) -> dict[str, list[IndexR
 
 
 def build_index(
-    rows: Sequence[IndexRow], parent: NeighbourIndex | None, embedder: QueryEmbedder, *, most: int
+    rows: Sequence[IndexRow], parent: NeighbourIndex | None, embedder: QueryEmbedder | QueryVectors, *, most: int
 ) -> NeighbourIndex | None:
     """Build the index of `rows`, at most `most` of each category; None for no rows."""
     chosen = choose_rows(rows, most=most)

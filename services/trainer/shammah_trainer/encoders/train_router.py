@@ -6,7 +6,7 @@ from or what a release is.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from shammah_chassis.encoder import TOKENIZER_NAME, EncoderSession, Precision
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.neighbours import Floats
 from torch import Tensor
 
 from shammah_trainer.encoders.base import ROUTER_GRAPH, SAMPLE_PAIRS, load_router
@@ -37,9 +38,15 @@ _CATEGORY_SCALE = 3.0
 
 
 def train_router(
-    parent_folder: Path, rows: Sequence[RouterRow], out: Path, *, hyper: RouterHyper, seed: int
+    parent_folder: Path,
+    rows: Sequence[RouterRow],
+    out: Path,
+    *,
+    hyper: RouterHyper,
+    seed: int,
+    embed: Callable[[Sequence[str]], Floats] | None = None,
 ) -> RoleResult:
-    """Train a router version from its parent and write it into `out`.
+    """Train a router version from its parent and write it into `out`; `embed` stands for the parent's graph.
 
     Losses: mean category cross-entropy on the fixed fifth of the queries that never trains (all of them where that
     fifth is empty), plus, where rows have `local_good`, the mean log loss of it: cross-fitted for the new version, as
@@ -56,7 +63,11 @@ def train_router(
     labels = extend_labels(parent.labels, [row.category for row in rows])
     max_tokens = int(parent.config["max_tokens"])
     queries = [row.query for row in rows]
-    embeddings = embed_queries(parent_folder, queries, max_tokens=max_tokens, precision=hyper.precision)
+    embeddings = (
+        embed_queries(parent_folder, queries, max_tokens=max_tokens, precision=hyper.precision)
+        if embed is None
+        else torch.from_numpy(embed(queries))
+    )
     local_before = _measure_local(network, embeddings, rows)
     before, after = _train_categories(network, embeddings, rows, (parent.labels, labels), hyper=hyper, seed=seed)
     local = fit_local_head(network, embeddings, rows)

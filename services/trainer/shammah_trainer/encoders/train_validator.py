@@ -32,6 +32,7 @@ from shammah_trainer.encoders.negatives import Pair, make_pairs
 from shammah_trainer.encoders.neighbours import build_index
 from shammah_trainer.encoders.networks import NEIGHBOURS, STATISTICS, Embedder, ValidatorNetwork
 from shammah_trainer.encoders.quality import FittedHead, fit_quality_heads, gather_features, quality_loss
+from shammah_trainer.encoders.query_vectors import QueryVectors
 from shammah_trainer.encoders.results import (
     GradedRow,
     IndexRow,
@@ -47,6 +48,17 @@ from shammah_trainer.encoders.text_stage import TextStage
 _HELD_OUT_PAIRS = 160
 
 
+@dataclass(frozen=True, slots=True)
+class Means:
+    """With what a validator is trained: the device of the text stage, and vectors of queries that are known already."""
+
+    device: str = "cpu"
+    vectors: QueryVectors | None = None
+
+
+ON_CPU = Means()
+
+
 def train_validator(
     parent_folder: Path,
     texts: Sequence[TextRow],
@@ -56,7 +68,7 @@ def train_validator(
     hyper: ValidatorHyper,
     seed: int,
     index: Sequence[IndexRow] = (),
-    device: str = "cpu",
+    means: Means = ON_CPU,
 ) -> RoleResult:
     """Train a validator version from its parent and write it into `out`.
 
@@ -78,9 +90,9 @@ def train_validator(
     labels = extend_labels(parent.labels, [*(row.category for row in texts), *(row.category for row in graded)])
     tokenizer_path = parent_folder / TOKENIZER_NAME
     max_tokens = int(parent.config["max_tokens"])
-    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens), device=torch.device(device))
+    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens), device=torch.device(means.device))
     train_pairs, held_pairs = _make_pairs(texts, graded, hyper, seed=seed)
-    asked = _ask_neighbours(parent_folder, graded, index, most=hyper.index_rows)
+    asked = _ask_neighbours(parent_folder, graded, index, most=hyper.index_rows, vectors=means.vectors)
 
     before = gather_features(stage, graded, labels, asked.before)
     text = _train_texts(stage, train_pairs, held_pairs, hyper, seed=seed)
@@ -163,19 +175,27 @@ class _Asked:
     after: Floats
 
 
-def _ask_neighbours(parent_folder: Path, graded: Sequence[GradedRow], rows: Sequence[IndexRow], *, most: int) -> _Asked:
+def _ask_neighbours(
+    parent_folder: Path,
+    graded: Sequence[GradedRow],
+    rows: Sequence[IndexRow],
+    *,
+    most: int,
+    vectors: QueryVectors | None,
+) -> _Asked:
     seen = {normalise_query(row.query) for row in graded}
     usable = [row for row in rows if normalise_query(row.query) not in seen]
     old = load_index(parent_folder)
     nothing = np.zeros((len(graded), NEIGHBOURS), dtype=np.float32)
     if old is None and (not usable or not most):
         return _Asked(None, nothing, nothing)
-    embedder = QueryEmbedder(parent_folder, threads=torch.get_num_threads())
+    embedder = vectors or QueryEmbedder(parent_folder, threads=torch.get_num_threads())
     try:
         new = build_index(usable, old, embedder, most=most) if most else None
         queries = embedder.embed([row.query for row in graded])
     finally:
-        embedder.close()
+        if embedder is not vectors:
+            embedder.close()
     categories, responses = [row.category for row in graded], [row.response for row in graded]
     before, after = (index.measure(queries, categories, responses) if index else nothing for index in (old, new))
     return _Asked(new, before, after)

@@ -31,7 +31,8 @@ from shammah_trainer.offline.teach import (
     teach,
 )
 from shammah_trainer.rollouts import RolloutSettings
-from shammah_trainer.round import RoundSettings, first_of_each
+from shammah_trainer.round import RoundSettings
+from shammah_trainer.round_plan import first_of_each
 from shammah_trainer.scoring import SimilarityEncoder
 
 _MALFORMED_SHOWN = 5
