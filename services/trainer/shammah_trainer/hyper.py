@@ -30,6 +30,12 @@ class SftHyper:
     the steps. `dev_checks`: how often the loss on dev rows is measured on the way (0: never); the best weights are
     kept, and `patience` checks without a better one end the training.
     `lora_rank` 0 trains the weights themselves, n low-rank additions (peft) that are merged at the end.
+    `balance`: each learned id of a row with n of them weighs n to the power of -`balance`; 0: long responses count by
+    their length, 1: all rows count the same. `soup`: so many trainings from the same start by other seeds, whose
+    weights are averaged.
+    Where old rows are recalled: `anchor` draws the weights back to those that the run started from, each step by the
+    share learning rate x `anchor`; of these, the result keeps the share `kept` (both are interpolated), or the best by
+    dev loss of `kept_checks` + 1 even shares from 0 to `kept`.
     `save_seconds`: how often the state is saved where a crash can be resumed.
     """
 
@@ -54,6 +60,11 @@ class SftHyper:
     patience: int = 2
     lora_rank: int = 0
     lora_alpha: float = 32.0
+    balance: float = 0.0
+    soup: int = 1
+    anchor: float = 0.0
+    kept: float = 0.0
+    kept_checks: int = 0
     save_seconds: float = 60.0
 
 
@@ -95,12 +106,16 @@ def check_hyper(hyper: SftHyper) -> None:
         InvalidInputError: a value is out of its range; the message names it.
     """
     least = {"epochs": 0, "batch_tokens": 1, "max_rows_per_batch": 1, "max_tokens": 2, "accumulate": 1, "dev_checks": 0}
-    least |= {"patience": 1, "lora_rank": 0}
+    least |= {"patience": 1, "soup": 1, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
     for name, bound in least.items():
         if getattr(hyper, name) < bound:
             raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {bound} or more")
     for name in ("ema_decay", "tail_share"):
         if not 0 < getattr(hyper, name) < 1:
             raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: between 0 and 1")
+    if not 0 <= hyper.kept < 1:
+        raise InvalidInputError(f"kept is {hyper.kept}; allowed: 0 or more, below 1")
+    if not 0 <= hyper.balance <= 1:
+        raise InvalidInputError(f"balance is {hyper.balance}; allowed: 0 to 1")
     if hyper.lora_rank and hyper.upper_layers:
         raise InvalidInputError("lora_rank and upper_layers are both set; allowed: one of them")

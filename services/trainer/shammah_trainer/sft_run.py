@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from shammah_trainer.averaging import WeightAverage
+from shammah_trainer.averaging import Anchor, WeightAverage
 from shammah_trainer.batches import (
     BinLimits,
     BinShape,
@@ -74,6 +74,7 @@ class SftRun:
         )
         self.parameters = FlatParameters(learning, learning_rate=hyper.learning_rate, weight_decay=hyper.weight_decay)
         self._average = WeightAverage(hyper, len(self.steps))
+        self._anchor = Anchor(hyper, self.parameters.vector, recalls=0 < table.replayed < len(table))
         self._best: tuple[float, Tensor] | None = None
         self._worse = 0
         self._resume: Resume | None = None
@@ -148,7 +149,9 @@ class SftRun:
         self._share.add_up(self.parameters.gradient, passes.loss)
         norm = self.parameters.clip(self._hyper.clip_norm)
         self._watch.note(number, passes.loss, norm)
-        self.parameters.update(self._hyper.learning_rate * rate_at(number, len(self.steps), self._hyper.warmup_share))
+        rate = self._hyper.learning_rate * rate_at(number, len(self.steps), self._hyper.warmup_share)
+        self.parameters.update(rate)
+        self._anchor.pull(self.parameters.vector, rate)
         passes.loss.zero_()
         self._average.note(self.parameters.vector, number)
 
@@ -169,8 +172,11 @@ class SftRun:
                 self._check_dev(self._done)
             if self._best is not None:
                 self.parameters.vector.copy_(self._best[1])
-            return
-        self._average.apply(self.parameters.vector)
+        else:
+            self._average.apply(self.parameters.vector)
+        kept = self._anchor.keep(self.parameters.vector, lambda: self._share.agree(self._evaluate(), self.device))
+        if kept:
+            self.notes.append(f"{kept:.0%} of the weights that it started from are kept")
 
     def close(self) -> None:
         """Free what the run held; the model keeps its weights."""

@@ -7,11 +7,11 @@ import pytest
 from shammah_trainer.acquisition import FEW_ROWS, choose_queries, measure_density
 
 
-def make_pool(*sizes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_pool(*sizes: int, seed: int = 0, noise: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Return unit vectors in clusters of the given sizes, and the cluster of each."""
     rng = np.random.default_rng(seed)
     centres = np.eye(16)[: len(sizes)]
-    vectors = np.concatenate([c + 0.15 * rng.normal(size=(n, 16)) for c, n in zip(centres, sizes, strict=True)])
+    vectors = np.concatenate([c + noise * rng.normal(size=(n, 16)) for c, n in zip(centres, sizes, strict=True)])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors.astype(np.float32), np.repeat(np.arange(len(sizes)), sizes)
 
@@ -55,3 +55,12 @@ def test_equal_rows_and_a_large_pool_are_no_problem() -> None:
     assert len(set(choose_queries(same, 20, taught=0).tolist())) == 20
     pool, _ = make_pool(3000, 3000)
     assert len(set(choose_queries(pool, 50, taught=0).tolist())) == 50
+
+
+def test_what_is_chosen_lies_beyond_what_was_taught() -> None:
+    pool, cluster = make_pool(60, 60, 60, 60, noise=0.04)
+    known = pool[np.flatnonzero(cluster < 2)[::4]]
+    chosen = choose_queries(pool, 2, taught=len(known), random_share=0.0, known=known)
+    assert set(cluster[chosen]) == {2, 3}
+    # Where the taught ones lie everywhere, there are still enough.
+    assert len(set(choose_queries(pool, 30, taught=99, random_share=0.0, known=pool).tolist())) == 30
