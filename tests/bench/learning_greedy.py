@@ -18,6 +18,8 @@ from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_
 
 ROWS = 512
 PLACES = 448
+_REACHES = (96, 160, 256)
+"""Places that a step looks at, where prompts and limits of a group allow: short groups are most of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,7 @@ class Greedy:
         half = self._size // 2
         self._cos, self._sin = cos[0, :, :half].float(), sin[0, :, :half].float()
         self._index = positions
-        self._graph: Any = None
+        self._graphs: dict[int, Any] = {}
 
     @torch.no_grad()
     def load(self, model: Any) -> None:
@@ -76,7 +78,9 @@ class Greedy:
         A prompt that leaves no room for its limit in the cache loses its head.
         """
         replies: list[Reply | None] = [None] * len(prompts)
-        order = sorted(range(len(prompts)), key=lambda i: (limits[i], len(prompts[i])))
+        order = sorted(
+            range(len(prompts)), key=lambda i: (self._find_reach(len(prompts[i]) + limits[i] + 1), limits[i])
+        )
         for start in range(0, len(order), self._rows):
             group = order[start : start + self._rows]
             found = self._answer_group([prompts[i] for i in group], max(limits[i] for i in group))
@@ -95,6 +99,7 @@ class Greedy:
             ids[row, width - len(prompt) :] = torch.tensor(prompt)
             begin[row] = width - len(prompt)
         self._begin.copy_(begin)
+        reach = self._find_reach(width + limit + 1)
         self._prefill(ids.to(self._device))
         tokens, logs = [self._token.clone()], [self._log.clone()]
         self._at.fill_(width)
@@ -102,7 +107,7 @@ class Greedy:
         for step in range(limit):
             if step % 8 == 7 and bool(ended.all()):
                 break
-            self._step()
+            self._step(reach)
             tokens.append(self._token.clone())
             logs.append(self._log.clone())
             ended = ended | (self._token[: len(prompts)] == self._end)
@@ -136,30 +141,35 @@ class Greedy:
                 x = self._finish(x, made.transpose(1, 2).flatten(2), weights)
             self._token[rows], self._log[rows] = self._choose(x[:, -1])
 
-    def _step(self) -> None:
+    def _find_reach(self, places: int) -> int:
+        return next((reach for reach in _REACHES if places <= reach < self._places), self._places)
+
+    def _step(self, reach: int) -> None:
         if not self._cuda:
-            self._decode()
+            self._decode(reach)
             return
-        if self._graph is None:
+        if reach not in self._graphs:
             at = self._at.clone()
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
             kept = self._token.clone()
             with torch.cuda.stream(stream):
-                self._decode()
+                self._decode(reach)
             torch.cuda.current_stream().wait_stream(stream)
-            self._graph = torch.cuda.CUDAGraph()
+            graph = torch.cuda.CUDAGraph()
             self._at.copy_(at)
-            with torch.cuda.graph(self._graph):
-                self._decode()
+            with torch.cuda.graph(graph):
+                self._decode(reach)
+            self._graphs[reach] = graph
             # Warming up wrote the place that is computed now once more: the same keys come there again.
             self._at.copy_(at)
             self._token.copy_(kept)
-        self._graph.replay()
+        self._graphs[reach].replay()
 
-    def _decode(self) -> None:
+    def _decode(self, reach: int) -> None:
         place = (self._at - self._begin).clamp(min=0)
-        visible = (self._index[None] >= self._begin[:, None]) & (self._index[None] <= self._at)
+        index = self._index[None, :reach]
+        visible = (index >= self._begin[:, None]) & (index <= self._at)
         mask = visible[:, None, None, :]
         x = embedding(self._token[:, None], self._embed)
         cos, sin = self._cos[place][:, None, None], self._sin[place][:, None, None]
@@ -167,7 +177,8 @@ class Greedy:
             q, k, v = self._project(x, weights, cos, sin)
             self._cache[layer, 0].index_copy_(2, self._at[None], k.transpose(1, 2))
             self._cache[layer, 1].index_copy_(2, self._at[None], v.transpose(1, 2))
-            made = self._attend(q.transpose(1, 2), self._cache[layer, 0], self._cache[layer, 1], mask)
+            keys, values = self._cache[layer, :, :, :, :reach]
+            made = self._attend(q.transpose(1, 2), keys, values, mask)
             x = self._finish(x, made.transpose(1, 2).flatten(2), weights)
         token, log = self._choose(x[:, 0])
         self._token.copy_(token)

@@ -19,6 +19,7 @@ import numpy as np
 
 matplotlib.use("Agg")
 
+from learning_arms import NARROW
 from learning_results import merge_figures
 from matplotlib import pyplot
 from scipy import stats
@@ -26,8 +27,6 @@ from shammah_chassis.learning_curve import Curve, Point
 from system import RESULTS, Figure
 
 RAW = RESULTS / "raw"
-TESTED = 80
-"""Test rows of a family behind each accuracy of the study of choice."""
 DEAD = 0.05
 """A family that is never above this accuracy learns nothing here: responses too long, or no tests run."""
 Curves = dict[tuple[str, int], list[tuple[int, float]]]
@@ -41,7 +40,7 @@ def main() -> None:
         figures += compare_choices(points, "share")
         figures += compare_choices(points, "share_narrow", "_narrow")
         figures += compare_estimates(points)
-        draw_curves(read_curves(points, "share"), RESULTS / "learning_active.png")
+        draw_curves(points, RESULTS / "learning_active.png")
     if (RAW / "forget.jsonl").is_file():
         runs = [json.loads(line) for line in (RAW / "forget.jsonl").read_text("utf-8").splitlines()]
         figures += measure_forgetting(runs)
@@ -57,6 +56,18 @@ def read_curves(runs: Sequence[Any], measure: str) -> Curves:
     for run in runs:
         curves[run["arm"], run["seed"]].append((run["budget"], run[measure]))
     return {key: sorted(points) for key, points in curves.items()}
+
+
+def level(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
+    """Return the curve made monotone: the nearest one that never falls (isotonic regression, pooled neighbours)."""
+    pools: list[tuple[float, int]] = []
+    for _, share in points:
+        pools.append((share, 1))
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            (one, many), (two, more) = pools.pop(-2), pools.pop()
+            pools.append(((one * many + two * more) / (many + more), many + more))
+    shares = [share for share, count in pools for _ in range(count)]
+    return [(budget, share) for (budget, _), share in zip(points, shares, strict=True)]
 
 
 def needed(points: Sequence[tuple[int, float]], share: float) -> float:
@@ -78,38 +89,49 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
     The geometric mean over seeds of the ratios at the end of random and at half of it. The interval is of 2,000
     bootstrap draws of the seeds.
     """
-    curves = read_curves(runs, measure)
-    seeds = sorted(seed for arm, seed in curves if arm == "active")
-    what = "narrow families" if suffix else f"{len(runs[0]['accuracy'])} families"
+    curves = {key: level(points) for key, points in read_curves(runs, measure).items()}
+    budgets = [budget for budget, _ in max(curves.values(), key=len)]
+    whole = {key for key, points in curves.items() if len(points) == len(budgets)}
+    names = sorted(runs[0]["shares"])
+    what = f"{sum(name in NARROW for name in names) if suffix else len(names)} {'narrow ' * bool(suffix)}families"
     figures = []
     for arm in ("random", "uniform"):
+        seeds = [seed for name, seed in sorted(whole) if name == arm and {("random", seed), ("active", seed)} <= whole]
+        if not seeds:
+            continue
         at_half, at_end = [], []
         for seed in seeds:
             end = curves["random", seed][-1][1]
             for share, ratios in ((end / 2, at_half), (end, at_end)):
                 # An arm that never comes there needs more than it was measured to: the ratio is at least this.
-                other = min(needed(curves[arm, seed], share), curves[arm, seed][-1][0])
+                other = min(needed(curves[arm, seed], share), budgets[-1])
                 ratios.append(other / needed(curves["active", seed], share))
         each = [float(np.sqrt(half * end)) for half, end in zip(at_half, at_end, strict=True)]
         low, high = bootstrap(each)
         note = (
-            f"{len(seeds)} paired seeds, geometric mean of the ratios at random's share at 8,000 ({_mean(at_end)}) and "
-            f"at half of it ({_mean(at_half)}); 95 % interval {low:.2f} to {high:.2f}. Share: of test rows of {what}, "
-            "as many of each, that can be answered at 95 % precision. Below 1: active needs more. First crossings of "
-            "noisy curves; random counts as 250 where it starts above, an arm that never comes there as 8,000. Active "
+            f"{len(seeds)} paired seeds, geometric mean of the ratios at random's share at {budgets[-1]} "
+            f"({_mean(at_end)}) and at half of it ({_mean(at_half)}); 95 % interval {low:.2f} to {high:.2f}. Share: of "
+            f"the test rows of a family ({runs[0]['tested']}) that can be answered at 95 % precision by a threshold of "
+            f"its own, mean of {what}. Below 1: active needs more. Monotone fits of the curves from {budgets[0]} rows "
+            f"on: what is reached there counts as {budgets[0]}, an arm that never comes there as {budgets[-1]}. Active "
             "also looks at 40 dev rows of each family"
         )
         figures.append(Figure(f"active_vs_{arm}{suffix}", _mean(each), "ratio", note))
-    return figures + list_shares(curves, suffix, what)
+    return figures + list_shares(runs, measure, suffix, what)
 
 
-def list_shares(curves: Curves, suffix: str, what: str) -> list[Figure]:
+def list_shares(runs: Sequence[Any], measure: str, suffix: str, what: str) -> list[Figure]:
     """Return the mean share of each arm at some budgets."""
     return [
-        Figure(f"share_{arm}{suffix}_{budget}", round(float(np.mean(found)), 4), "share", f"{what}, at 95 % precision")
+        Figure(
+            f"share_{arm}{suffix}_{budget}",
+            round(float(np.mean(found)), 4),
+            "share",
+            f"at 95 % precision in each of {what}; {len(found)} seeds",
+        )
         for arm in ("random", "uniform", "active")
-        for budget in (500, 2000, 8000)
-        if (found := [dict(points)[budget] for (name, _), points in curves.items() if name == arm])
+        for budget in (250, 500, 1000, 2000, 4000, 8000)
+        if (found := [run[measure] for run in runs if run["arm"] == arm and run["budget"] == budget])
     ]
 
 
@@ -148,7 +170,7 @@ def compare_estimates(runs: Sequence[Any]) -> list[Figure]:
         f"{100 * float(np.mean(known)):.1f} for the {len(live)} families that learn at all, where predicting no gain "
         f"errs by {100 * float(np.mean(nothing)):.1f}. {len(overall)} rounds, {len(errors)} gains of single categories "
         f"at about twice the examples; of the mean over categories {100 * float(np.mean(overall)):.1f} points. "
-        f"{TESTED} answers measure an accuracy"
+        f"{runs[0]['tested']} answers measure an accuracy"
     )
     return [Figure("estimate_error_points", round(100 * float(np.mean(errors)), 1), "points", note)]
 
@@ -156,7 +178,10 @@ def compare_estimates(runs: Sequence[Any]) -> list[Figure]:
 def predict(before: Sequence[Any], after: Any, name: str) -> tuple[float, float]:
     """Return the predicted and the realised rise of a category's accuracy."""
     rows = [run["counts"].get(name, 0) for run in (*before, after)]
-    seen = [Point(count, run["accuracy"][name] * TESTED, TESTED) for count, run in zip(rows[:-1], before, strict=True)]
+    seen = [
+        Point(count, run["accuracy"][name] * run["tested"], run["tested"])
+        for count, run in zip(rows[:-1], before, strict=True)
+    ]
     real = after["accuracy"][name] - before[-1]["accuracy"][name]
     return Curve(seen).gain(rows[-2], rows[-1] - rows[-2]), real
 
@@ -190,28 +215,43 @@ def measure_forgetting(runs: Sequence[dict[str, Any]]) -> list[Figure]:
     # Student's t, one-sided: the deviation is estimated from these runs.
     reach = float(stats.t.ppf(0.95, len(with_replay) - 1)) / np.sqrt(len(with_replay))
     upper = np.mean(with_replay) + reach * np.std(with_replay, ddof=1)
+    tested = [count for run in runs for count in run["tested"].values()]
+    how = next((run["more"] for run in runs if run["way"] == "replay"), {})
+    changes = "".join(f", {name} {value}" for name, value in how.items())
     note = (
-        f"{len(with_replay)} runs of six families one after another (600 rows each), replay 1:1; mean accuracy at the "
-        f"end {np.mean(end):.1f}, of joint training {np.mean(joint):.1f}"
+        f"{len(with_replay)} runs of six families one after another (600 rows each), replay 1:1{changes}; mean "
+        f"accuracy at the end {np.mean(end):.1f}, of joint training {np.mean(joint):.1f} ({len(joint)} runs); "
+        f"{min(tested)} to {max(tested)} held-out rows a family"
     )
     return [
         Figure("forgetting_points", round(float(upper), 2), "points", f"upper 95 % limit of the mean loss; {note}"),
         Figure("forgetting_points_mean", round(float(np.mean(with_replay)), 2), "points", note),
         Figure(
-            "forgetting_points_without_replay", round(float(np.mean(without)), 2), "points", "the same without replay"
+            "forgetting_points_without_replay",
+            round(float(np.mean(without)), 2),
+            "points",
+            f"the same without replay, mean of {len(without)} runs",
         ),
     ]
 
 
-def draw_curves(curves: Curves, path: Path) -> None:
-    """Draw share against examples for each way of choosing."""
-    figure, axes = pyplot.subplots(figsize=(6, 4))
-    for arm, colour in (("random", "tab:grey"), ("uniform", "tab:blue"), ("active", "tab:orange")):
-        for seed in sorted(seed for name, seed in curves if name == arm):
-            budgets, shares = zip(*curves[arm, seed], strict=True)
-            axes.plot(budgets, shares, marker="o", color=colour, label=arm if seed == 0 else None)
-    axes.set(xscale="log", xlabel="teacher-labelled examples", ylabel="share at 95 % precision", ylim=(0, 1))
-    axes.legend()
+def draw_curves(runs: Sequence[Any], path: Path) -> None:
+    """Draw share against examples for each way of choosing: all families, and the narrow ones."""
+    figure, panes = pyplot.subplots(1, 2, figsize=(11, 4))
+    for pane, measure in zip(panes, ("share", "share_narrow"), strict=True):
+        curves = read_curves(runs, measure)
+        for arm, colour in (("random", "tab:grey"), ("uniform", "tab:blue"), ("active", "tab:orange")):
+            own = [dict(points) for (name, _), points in sorted(curves.items()) if name == arm]
+            for points in own:
+                pane.plot(list(points), list(points.values()), color=colour, alpha=0.3, linewidth=0.8)
+            budgets = sorted({budget for points in own for budget in points})
+            means = [np.mean([points[budget] for points in own if budget in points]) for budget in budgets]
+            pane.plot(budgets, means, marker="o", color=colour, label=f"{arm}, mean of {len(own)} seeds")
+        title = "all families" if measure == "share" else "narrow families"
+        pane.set(xscale="log", xlabel="teacher-labelled examples", ylabel="share at 95 % precision", title=title)
+        pane.set_ylim(bottom=0)
+        pane.legend(fontsize=8)
+        pane.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
@@ -222,7 +262,8 @@ def draw_matrices(runs: Sequence[dict[str, Any]], path: Path) -> None:
     figure, panes = pyplot.subplots(1, 2, figsize=(11, 4.5))
     for pane, way in zip(panes, ("replay", "none"), strict=True):
         run = next(run for run in runs if run["way"] == way)
-        image = pane.imshow(run["matrix"], vmin=0, vmax=1, cmap="viridis")
+        # Families that were not taught yet are left blank.
+        image = pane.imshow(np.array(run["matrix"], dtype=float), vmin=0, vmax=1, cmap="viridis")
         pane.set_xticks(range(6), run["order"], rotation=30, ha="right", fontsize=7)
         pane.set_yticks(range(6), [f"after {name}" for name in run["order"]] if way == "replay" else [], fontsize=7)
         pane.set_title("replay 1:1" if way == "replay" else "no replay")
