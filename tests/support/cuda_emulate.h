@@ -175,7 +175,7 @@ void launch(const Place&, void (*kernel)(Parameters...), dim3 grid, int threads,
   }
 }
 
-inline void copy(const Place&, void* target, const void* source, size_t bytes) {
+inline void copy(Place&, void* target, const void* source, size_t bytes) {
   if (target != source) std::memcpy(target, source, bytes);
 }
 

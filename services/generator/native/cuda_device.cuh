@@ -36,8 +36,10 @@ void launch(const Place& place, void (*kernel)(Parameters...), dim3 grid, int th
   check_cuda(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
-inline void copy(const Place& place, void* target, const void* source, size_t bytes) {
+// Where an output is not bound to the memory of its input; a kernel behind a copy must not be early.
+inline void copy(Place& place, void* target, const void* source, size_t bytes) {
   if (target == source) return;
+  place.early = false;
   check_cuda(cudaMemcpyAsync(target, source, bytes, cudaMemcpyDeviceToDevice, place.stream));
 }
 
@@ -50,8 +52,9 @@ class Blas {
                 int outputs, float onto) const {
     const float one = 1.f;
     const int kind = sizeof(Out) == 2 ? kHalf : kFloat;
-    const int failed = gemm_(context.resource(kOrtCublas), kTranspose, kPlain, outputs, rows, width, &one, weight, kHalf,
-                             width, x, kHalf, width, &onto, y, kind, outputs, kComputeFloat, kDefault);
+    const int failed =
+        gemm_(context.resource(kOrtCublas), kTranspose, kPlain, outputs, rows, width, &one, weight, kHalf, width, x,
+              kHalf, width, &onto, y, kind, outputs, kComputeFloat, kDefault);
     if (failed != 0) throw std::runtime_error("cuBLAS: a product failed with status " + std::to_string(failed));
   }
 
@@ -64,8 +67,8 @@ class Blas {
   // cublas_api.h and library_types.h; 10002 is onnxruntime's cuda_resource.h.
   static constexpr int kHalf = 2, kFloat = 0, kPlain = 0, kTranspose = 1, kComputeFloat = 68, kDefault = -1;
   static constexpr int kOrtCublas = 10002;
-  using Gemm = int(void*, int, int, int, int, int, const void*, const void*, int, int, const void*, int, int, const void*,
-                   void*, int, int, int, int);
+  using Gemm = int(void*, int, int, int, int, int, const void*, const void*, int, int, const void*, int, int,
+                   const void*, void*, int, int, int, int);
 
   Blas() {
     void* library = dlopen("libcublas.so.13", RTLD_NOW);

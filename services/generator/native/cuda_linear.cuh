@@ -8,7 +8,8 @@ namespace shammah {
 
 enum class End { plain, add, swiglu };
 
-// A row of `x` stands at x + row * stride; `width` is a multiple of 8, `rows` at most ROWS. Results are [rows, outputs].
+// A row of `x` stands at x + row * stride; `width` is a multiple of 8, `rows` at most ROWS. Results are
+// [rows, outputs].
 template <class Out>
 struct Product {
   const __half* weight;
@@ -26,65 +27,74 @@ struct Product {
 __device__ __forceinline__ void store(__half* place, float value) { *place = __float2half_rn(value); }
 __device__ __forceinline__ void store(float* place, float value) { *place = value; }
 
+// DEPTH pieces of 16 bytes of each of a warp's weights: what is loaded ahead. Beyond the last piece all is zero.
+template <int OUTS, int DEPTH>
+struct Ahead {
+  const uint4* weights[OUTS];
+  uint4 held[OUTS][DEPTH];
+
+  __device__ __forceinline__ void load(int base, int chunks) {
+#pragma unroll
+    for (int d = 0; d < DEPTH; d++) {
+      const int chunk = base + d * kWarp;
+#pragma unroll
+      for (int o = 0; o < OUTS; o++) held[o][d] = chunk < chunks ? weights[o][chunk] : uint4{0, 0, 0, 0};
+    }
+  }
+};
+
+// Adds up the products of what is held with all rows, and the rows' squares. What lies beyond the last row is computed
+// in vain: without branches, all loads are under way at once.
+template <bool NORM, int ROWS, int OUTS, int DEPTH, class Out>
+__device__ __forceinline__ void add_products(const Product<Out>& p, const Ahead<OUTS, DEPTH>& ahead, int base,
+                                             float (&sums)[OUTS][ROWS], float (&squares)[ROWS]) {
+#pragma unroll
+  for (int d = 0; d < DEPTH; d++) {
+    const int chunk = base + d * kWarp;
+    const bool inside = chunk < p.width / 8;
+    float gains[8], factors[OUTS][8];
+    if (NORM) unpack(inside ? reinterpret_cast<const uint4*>(p.gain)[chunk] : uint4{0, 0, 0, 0}, gains);
+#pragma unroll
+    for (int o = 0; o < OUTS; o++) unpack(ahead.held[o][d], factors[o]);
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+      const __half* row = p.x + (ROWS > 1 ? min(r, p.rows - 1) : 0) * p.stride;
+      float x[8];
+      unpack(inside ? reinterpret_cast<const uint4*>(row)[chunk] : uint4{0, 0, 0, 0}, x);
+#pragma unroll
+      for (int e = 0; e < 8; e++) {
+        if (NORM) {
+          squares[r] += x[e] * x[e];
+          x[e] *= gains[e];
+        }
+#pragma unroll
+        for (int o = 0; o < OUTS; o++) sums[o][r] += x[e] * factors[o][e];
+      }
+    }
+  }
+}
+
 // A warp makes OUTS results of every row: its lanes share a weight's row in pieces of 16 bytes. With End::swiglu the
 // weight is gates and then ups, and two products make one result. The gain is multiplied in and the norm divided out
 // behind the sum, so no block waits for a norm. DEPTH pieces of each weight are loaded before the wait.
 template <int ROWS, int OUTS, int DEPTH, bool NORM, End END, class Out>
 __global__ void __launch_bounds__(256) multiply_few(Product<Out> p) {
-  const int lane = threadIdx.x % kWarp;
-  const int warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
-  const int first = END == End::swiglu ? warp : warp * OUTS;
-  const int chunks = p.width / 8;
-  const uint4* weights[OUTS];
+  constexpr bool GATED = END == End::swiglu;
+  const int lane = threadIdx.x % kWarp, warp = blockIdx.x * (blockDim.x / kWarp) + threadIdx.x / kWarp;
+  const int first = GATED ? warp : warp * OUTS, chunks = p.width / 8;
+  Ahead<OUTS, DEPTH> ahead;
 #pragma unroll
   for (int o = 0; o < OUTS; o++) {
-    const int inside = min(END == End::swiglu ? first : first + o, p.outputs - 1);
-    weights[o] = reinterpret_cast<const uint4*>(p.weight) +
-                 int64_t(END == End::swiglu ? inside + o * p.outputs : inside) * chunks;
+    const int64_t inside = min(GATED ? first : first + o, p.outputs - 1) + (GATED ? o * p.outputs : 0);
+    ahead.weights[o] = reinterpret_cast<const uint4*>(p.weight) + inside * chunks;
   }
-  // Beyond the last chunk everything is zero, and beyond the last row it is computed in vain: no branches, so all loads
-  // are under way at once.
-  uint4 w[OUTS][DEPTH];
-  auto load = [&](int base) {
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-      const int chunk = base + d * kWarp + lane;
-#pragma unroll
-      for (int o = 0; o < OUTS; o++) w[o][d] = chunk < chunks ? weights[o][chunk] : uint4{0, 0, 0, 0};
-    }
-  };
-  load(0);
+  ahead.load(lane, chunks);
   let_next_begin();
   wait_for_previous();
-  float sums[OUTS][ROWS] = {};
-  float squares[ROWS] = {};
-  for (int base = 0; base < chunks; base += DEPTH * kWarp) {
-    if (base > 0) load(base);
-#pragma unroll
-    for (int d = 0; d < DEPTH; d++) {
-      const int chunk = base + d * kWarp + lane;
-      const bool inside = chunk < chunks;
-      float gains[8];
-      if (NORM) unpack(inside ? reinterpret_cast<const uint4*>(p.gain)[chunk] : uint4{0, 0, 0, 0}, gains);
-      float factors[OUTS][8];
-#pragma unroll
-      for (int o = 0; o < OUTS; o++) unpack(w[o][d], factors[o]);
-#pragma unroll
-      for (int r = 0; r < ROWS; r++) {
-        const __half* row = p.x + (ROWS > 1 ? min(r, p.rows - 1) : 0) * p.stride;
-        float x[8];
-        unpack(inside ? reinterpret_cast<const uint4*>(row)[chunk] : uint4{0, 0, 0, 0}, x);
-#pragma unroll
-        for (int e = 0; e < 8; e++) {
-          if (NORM) {
-            squares[r] += x[e] * x[e];
-            x[e] *= gains[e];
-          }
-#pragma unroll
-          for (int o = 0; o < OUTS; o++) sums[o][r] += x[e] * factors[o][e];
-        }
-      }
-    }
+  float sums[OUTS][ROWS] = {}, squares[ROWS] = {};
+  for (int base = lane; base < chunks; base += DEPTH * kWarp) {
+    if (base > lane) ahead.load(base, chunks);
+    add_products<NORM>(p, ahead, base, sums, squares);
   }
 #pragma unroll
   for (int r = 0; r < ROWS; r++) {
@@ -94,12 +104,12 @@ __global__ void __launch_bounds__(256) multiply_few(Product<Out> p) {
     for (int o = 0; o < OUTS; o++) sums[o][r] = sum_warp(sums[o][r]) * scale;
     if (lane > 0) continue;
 #pragma unroll
-    for (int o = 0; o < (END == End::swiglu ? 1 : OUTS); o++) {
+    for (int o = 0; o < (GATED ? 1 : OUTS); o++) {
       if (first + o >= p.outputs) break;
       const int64_t place = int64_t(r) * p.outputs + first + o;
       float made = sums[o][r];
       if (END == End::add) made += __half2float(p.residual[place]);
-      if (END == End::swiglu) made = silu(made) * sums[OUTS - 1][r];
+      if (GATED) made = silu(made) * sums[OUTS - 1][r];
       store(p.y + place, made);
     }
   }

@@ -109,7 +109,8 @@ struct AddLinear : Operator {
     p.residual = context.data<__half>(2);
     p.y = context.output<__half>(0, context.dims(2));
     if (p.rows > few) {
-      copy(place(context), p.y, p.residual, size_t(p.rows) * p.outputs * sizeof(__half));
+      Place here = place(context);
+      copy(here, p.y, p.residual, size_t(p.rows) * p.outputs * sizeof(__half));
       return Blas::get().multiply(context, p.x, p.weight, p.y, p.rows, p.width, p.outputs, 1.f);
     }
     if (p.width <= 3 * 8 * kWarp) return choose_rows<1, 3, false, End::add>(place(context), p);
@@ -177,7 +178,7 @@ struct DecodeAttention {
     if (heads % a.kv_heads || a.head_dim % 8 || a.head_dim > 256 || dims[2] != (heads + 2 * a.kv_heads) * past[3]) {
       throw std::runtime_error("attention wants heads of 8 to 256 elements, a multiple of 8, and all of them in qkv");
     }
-    const Place place{static_cast<cudaStream_t>(context.stream()), early};
+    Place place{static_cast<cudaStream_t>(context.stream()), early};
     a.qkv = context.data<__half>(0);
     a.lengths = context.data<int32_t>(1);
     a.cos = context.data<__half>(2);
@@ -226,7 +227,7 @@ struct ReadLogits {
 
   void compute(const Context& context) const {
     const auto dims = context.dims(0), ring = context.dims(2);
-    const Place place{static_cast<cudaStream_t>(context.stream()), early};
+    Place place{static_cast<cudaStream_t>(context.stream()), early};
     Readout r{};
     r.rows = int(dims[0]);
     r.vocab = int(dims[1]);
