@@ -81,7 +81,9 @@ def finish_arm(arm: Arm, options: argparse.Namespace) -> str:
     _share_base(folder)
     common = ["--out", str(folder), "--threads", str(options.threads)]
     common += ["--base", str(options.base)] if options.base else []
-    if offline(["grade", *common]):
+    # What was graded and judged beside the GPU is taken as it is.
+    graded = (folder / "graded.jsonl.gz").is_file() and not (folder / "rollouts.jsonl.gz").is_file()
+    if not graded and offline(["grade", *common]):
         raise SystemExit(f"arm {arm.name} could not be graded")
     if arm.judged and not (folder / RESULT_NAME).is_file():
         serve = ["--precision", "int8", "--max-tokens", "4", "--base-rows", "1"] if options.dry else []

@@ -72,9 +72,11 @@ def _arguments(arm: Arm, folder: Path, *, dry: bool) -> list[str]:
     tests = DATA if arm.whole_test else find_work(dry=dry) / "test_list"
     # Arms of the same families share what takes long.
     group = "-".join([*arm.families, "without", *arm.leave_out]) if arm.families or arm.leave_out else "all"
+    group += f"-exam-{arm.exam_rows}" if arm.exam_rows else ""
     key = hashlib.sha256(group.encode()).hexdigest()[:12]
     options = ["--ingested", str(find_work(dry=dry) / "ledgers" / f"{key}.sqlite")]
-    options += ["--judged-rows", str(arm.judged_rows), "--train-rows", str(arm.train_rows), "--seed", str(arm.seed)]
+    options += ["--exam-rows", str(arm.exam_rows), "--judged-rows", str(arm.judged_rows)]
+    options += ["--train-rows", str(arm.train_rows), "--seed", str(arm.seed)]
     if dry:
         options += ["--limit-per-family", str(_DRY_ROWS), "--test-rows", "2"]
     if not arm.judged:

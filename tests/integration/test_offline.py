@@ -68,13 +68,18 @@ def test_in_two_halves_the_result_is_the_same(place: Path, tmp_path: Path) -> No
     shutil.copy(here / "study.jsonl.gz", there)
     shutil.copytree(place / "base" / "generator", tmp_path / "carried" / "generator")
     assert main(["train", "--out", str(there), "--base", str(tmp_path / "carried"), *TEACH]) == 0
-    assert main(["rollouts", "--out", str(there), *SERVE]) == 0
+    # Two processes answer every other row each; their files joined are one.
+    assert main(["rollouts", "--out", str(there), *SERVE, "--share", "0/2"]) == 0
+    assert main(["rollouts", "--out", str(there), *SERVE, "--share", "1/2"]) == 0
+    halves_of = [(there / f"{number}-{ROLLOUTS_NAME}").read_bytes() for number in (0, 1)]
+    (there / ROLLOUTS_NAME).write_bytes(b"".join(halves_of))
     (here / "generator").mkdir()
     shutil.copy(there / "generator" / "manifest.json", here / "generator")
     shutil.copy(there / "train.json", here)
     shutil.copy(there / ROLLOUTS_NAME, here)
     base = ["--base", str(place / "base")]
     assert main(["grade", "--out", str(here), *base]) == 0
+    (here / "ledger.sqlite").unlink()  # it need not travel: the study holds its rows
     assert main(["judge", "--out", str(here), *base, "--no-compute", *SERVE, *PROMISE]) == 0
     whole, halves = read_result(place / "whole"), read_result(here)
     assert not halves["published"]
@@ -110,6 +115,8 @@ def test_what_is_missing_is_named(place: Path, tmp_path: Path, capsys: pytest.Ca
     assert "there is no study" in capsys.readouterr().err
     assert main(["train", "--out", str(place / "whole"), "--base", str(place / "base"), "--hyper", "speed=9"]) == 1
     assert "hyper-parameter 'speed'" in capsys.readouterr().err
+    assert main(["rollouts", "--out", str(place / "whole"), "--share", "2/2"]) == 1
+    assert "share '2/2'" in capsys.readouterr().err
     (tmp_path / "nothing").mkdir()
     shutil.copy(place / "whole" / "study.jsonl.gz", tmp_path / "nothing")
     assert main(["rollouts", *out]) == 1

@@ -43,6 +43,8 @@ class JudgesTask:
     position: int
     seed: int
     validator_seconds: float
+    validator_pairs: int = 800
+    index_rows: int = 2000
     index: tuple[LedgerRow, ...] = ()
     """Every train row that still exists, for the index of nearest examples; none takes those of `train`."""
     device: str = "cpu"
@@ -122,7 +124,9 @@ def _learn_validator(task: JudgesTask) -> RoleResult:
         texts,
         graded,
         task.work / "validator",
-        hyper=ValidatorHyper(max_seconds=task.validator_seconds),
+        hyper=ValidatorHyper(
+            max_seconds=task.validator_seconds, max_pairs=task.validator_pairs, index_rows=task.index_rows
+        ),
         seed=task.seed,
         index=[
             IndexRow(row.id, row.example.query_text, row.example.response, row.category)

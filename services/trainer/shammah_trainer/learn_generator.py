@@ -99,8 +99,9 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         # An epoch recalls one old row for each new one: a user's share is of such an epoch.
         epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
         whole = cap_user_weights([row.example for row in rows], task.policy)
-        train = encode_rows(new, tokenizer, weights=epoch[: len(new)])
-        replay = encode_rows(rows[len(new) :], tokenizer, weights=whole[len(new) :])
+        balance = task.hyper.balance
+        train = balance_rows(encode_rows(new, tokenizer, weights=epoch[: len(new)]), balance)
+        replay = balance_rows(encode_rows(rows[len(new) :], tokenizer, weights=whole[len(new) :]), balance)
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
         resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
@@ -154,6 +155,13 @@ def encode_rows(
     kept = [(row.example, weight) for row, weight in zip(rows, weights, strict=True) if weight > 0]
     encoded = encode_examples(tokenizer, [(example.query, example.response) for example, _ in kept])
     return [SftRow(tuple(ids), tuple(mask), weight) for (ids, mask), (_, weight) in zip(encoded, kept, strict=True)]
+
+
+def balance_rows(rows: Sequence[SftRow], balance: float) -> list[SftRow]:
+    """Return the rows with weights for `SftHyper.balance`: by tokens, one SQL query outweighs thirty labels."""
+    if not balance:
+        return list(rows)
+    return [replace(row, weight=row.weight * max(1, sum(row.mask)) ** -balance) for row in rows]
 
 
 def _choose_prompts(task: GeneratorTask, tokenizer: Tokenizer) -> list[list[int]]:

@@ -65,6 +65,8 @@ class RoundSettings:
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
     policy: TrainingPolicy = field(default_factory=TrainingPolicy)
     validator_seconds: float = 40.0
+    validator_pairs: int = 800
+    index_rows: int = 2000
     base_rows: int = 50
     text_rows: int = 1000
     threads: int = 2
@@ -244,6 +246,8 @@ class Round:
             position=plan.position,
             seed=plan.seed,
             validator_seconds=self._settings.validator_seconds,
+            validator_pairs=self._settings.validator_pairs,
+            index_rows=self._settings.index_rows,
             index=tuple(taught),
             device=self._settings.device,
             vectors=self._vectors,

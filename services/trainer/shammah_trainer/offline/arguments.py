@@ -65,6 +65,7 @@ def _add_engine(command: argparse.ArgumentParser) -> None:
 
 def _add_parts(command: argparse.ArgumentParser) -> None:
     command.add_argument("--parts", nargs="+", choices=PARTS[1:], default=list(PARTS[1:]))
+    command.add_argument("--share", default="", metavar="I/N", help="every Nth row from the Ith, into an own file")
 
 
 def _add_rollouts(command: argparse.ArgumentParser) -> None:
@@ -78,6 +79,9 @@ def _add_promise(command: argparse.ArgumentParser) -> None:
     add("--alpha", type=float, default=0.05, help="promised most share of bad local answers, per category")
     add("--delta", type=float, default=0.05, help="chance that any promise is wrong")
     add("--validator-seconds", type=float, default=40.0, help="time for the text stage of the validator")
+    add("--validator-pairs", type=int, default=800, help="pairs that the text stage learns from, negatives included")
+    add("--index-rows", type=int, default=2000, help="train rows of a category that the validator remembers")
+    add("--validator-device", default="cpu", help="where the text stage is trained: cpu or cuda")
 
 
 _GROUPS = {

@@ -97,21 +97,24 @@ def answer(chosen: argparse.Namespace) -> None:
         raise PreconditionError(f"{chosen.out} has no taught generator; `train` makes one")
     settings = _rollout_settings(chosen)
     limits = find_limits(study, tokenizer=folder / TOKENIZER_NAME, longest=settings.longest)
+    share, target = _read_share(chosen.share), chosen.out / ROLLOUTS_NAME
+    if chosen.share:
+        target = target.with_name(f"{share.start}-{ROLLOUTS_NAME}")
     jobs = [(CANDIDATE, folder, [row for part in chosen.parts for row in study.rows(part)])]
     base = chosen.out / BASE_NAME / GENERATOR_NAME
     if "exam" in chosen.parts and chosen.base_rows and base.is_dir():
         jobs.append((CHAMPION, base, first_of_each(study.plan.exam, chosen.base_rows)))
     for name, source, rows in jobs:
         made = answer_rows(
-            chosen.out / ROLLOUTS_NAME,
+            target,
             generator=name,
             folder=source,
-            rows=rows,
+            rows=rows[share],
             limits=limits,
             settings=settings,
             progress=lambda done, whole, name=name: _say(f"{name}: {done} of {whole} rows"),  # type: ignore[misc]
         )
-        _say(f"{name}: {made} of {len(rows)} rows computed, the others were there")
+        _say(f"{name}: {made} of {len(rows[share])} rows computed, the others were there")
 
 
 def grade(chosen: argparse.Namespace) -> None:
@@ -146,6 +149,9 @@ def judge(chosen: argparse.Namespace) -> None:
             delta=chosen.delta,
             rollouts=_rollout_settings(chosen),
             validator_seconds=chosen.validator_seconds,
+            validator_pairs=chosen.validator_pairs,
+            index_rows=chosen.index_rows,
+            device=_choose_device(chosen.validator_device),
             base_rows=chosen.base_rows,
             threads=chosen.threads,
         ),
@@ -220,6 +226,16 @@ def _choose_device(wanted: str) -> str:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InvalidInputError("device is 'cuda' but torch sees none; allowed here: auto, cpu")
     return wanted
+
+
+def _read_share(text: str) -> slice:
+    """Return which rows "I/N" means: every Nth from the Ith on, counted from 0; all for ""."""
+    if not text:
+        return slice(0, None)
+    first, _, count = text.partition("/")
+    if not (first.isdigit() and count.isdigit() and int(first) < int(count)):
+        raise InvalidInputError(f"share {text!r}; allowed: I/N with I from 0 to N - 1")
+    return slice(int(first), None, int(count))
 
 
 def _say(text: str) -> None:

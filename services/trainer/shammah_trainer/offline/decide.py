@@ -27,7 +27,7 @@ from shammah_trainer.learn_generator import LearnedGenerator
 from shammah_trainer.ledger import Ledger, LedgerRow
 from shammah_trainer.offline.answer import take_into_ledger
 from shammah_trainer.offline.measure import SCORES_NAME, describe_rows, measure, write_scores
-from shammah_trainer.offline.prepare import LEDGER_NAME
+from shammah_trainer.offline.prepare import LEDGER_NAME, fill_ledger
 from shammah_trainer.offline.rollouts_file import CANDIDATE, CHAMPION
 from shammah_trainer.offline.study import Study, find_limits
 from shammah_trainer.offline.teach import BASE_NAME, read_phases
@@ -57,7 +57,8 @@ def decide_study(
 ) -> dict[str, Any]:
     """Judge, certify, publish and measure; return the result, which is written to `out/result.json` too.
 
-    `out` holds the ledger that the study was cut from. The release is published only where the weights are.
+    `out` holds the ledger that the study was cut from; where it did not come along, one is made of the study. The
+    release is published only where the weights are.
 
     Raises:
         PreconditionError: rollouts are missing and may not be computed here.
@@ -65,6 +66,8 @@ def decide_study(
     """
     zero, parents = open_release_zero(base, out, precision=settings.round.rollouts.precision)
     generator = _complete_folder(generator, parents["generator"])
+    if not (out / LEDGER_NAME).is_file():
+        fill_ledger(study, out / LEDGER_NAME)
     ledger = Ledger(out / LEDGER_NAME)
     try:
         plain = _with_rollouts(ledger, study, generator, parents, settings)

@@ -116,6 +116,26 @@ def keep_ingested(files: Files, cut: Cut, path: Path) -> None:
         (Path(folder) / LEDGER_NAME).replace(path)
 
 
+def fill_ledger(study: Study, path: Path) -> None:
+    """Write the ledger of a study that travelled without it: its rows and parts, as they were cut."""
+    ledger = Ledger(path)
+    try:
+        with ledger.transaction():
+            for part in ("train", "dev", "exam"):
+                for row in study.rows(part):
+                    ledger.insert(
+                        row.example,
+                        sequence=row.sequence,
+                        part=part,
+                        cluster=row.cluster,
+                        given=row.given,
+                        evidence=part != "train",
+                    )
+            ledger.write_meta("sequence", study.plan.position)
+    finally:
+        ledger.close()
+
+
 def ingest_all(ledger: Ledger, examples: Sequence[Example]) -> dict[str, int]:
     """Store examples as if they had come through the log, in order; return how many had which outcome."""
     ingest = Ingest(ledger, TrainingPolicy())

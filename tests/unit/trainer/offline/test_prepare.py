@@ -11,7 +11,7 @@ from shammah_chassis.examples import pack_envelopes
 from shammah_chassis.workload import read_workload
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger
-from shammah_trainer.offline.prepare import LEDGER_NAME, Cut, Files, keep_ingested, prepare
+from shammah_trainer.offline.prepare import LEDGER_NAME, Cut, Files, fill_ledger, keep_ingested, prepare
 from shammah_trainer.offline.study import PARTS, Study, read_study, write_study
 from shammah_trainer.policy import TrainingPolicy
 from support.studies import write_workload
@@ -126,3 +126,15 @@ def test_for_accuracy_alone_every_row_trains(files: Files, tmp_path: Path) -> No
     ledger = Ledger(tmp_path / "study" / LEDGER_NAME)
     assert len(study.plan.new) == len(ledger.rows("1"))
     ledger.close()
+
+
+def test_a_ledger_is_made_again_of_a_study_that_travelled_without_it(files: Files, tmp_path: Path) -> None:
+    study = prepare(files, Cut(exam_rows=50), tmp_path / "study").study
+    fill_ledger(study, tmp_path / "again.sqlite")
+    ledger, again = Ledger(tmp_path / "study" / LEDGER_NAME), Ledger(tmp_path / "again.sqlite")
+    planned = {row.id for part in PARTS[:3] for row in study.rows(part)}
+    assert {row.id: row for row in again.rows("1")} == {row.id: row for row in ledger.rows("1") if row.id in planned}
+    assert again.count_rows(after=study.plan.position) == ledger.count_rows(after=study.plan.position)
+    assert again.read_meta("sequence") == ledger.read_meta("sequence")
+    ledger.close()
+    again.close()
