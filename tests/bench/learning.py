@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 import tarfile
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=None)
     parser.add_argument("--base", type=Path, default=None, help="folder of the base models, if not the usual one")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--judge-options", type=shlex.split, default=[], help="of `judge`, as one word: '=--alpha .1'")
     parser.add_argument("--dry", action="store_true", help="a few rows on a CPU, to check the way; no figure counts")
     options = parser.parse_args()
     work = find_work(dry=options.dry)
@@ -87,7 +89,7 @@ def finish_arm(arm: Arm, options: argparse.Namespace) -> str:
         raise SystemExit(f"arm {arm.name} could not be graded")
     if arm.judged and not (folder / RESULT_NAME).is_file():
         serve = ["--precision", "int8", "--max-tokens", "4", "--base-rows", "1"] if options.dry else []
-        if offline(["judge", *common, "--no-compute", *(serve or ["--precision", "fp16"])]):
+        if offline(["judge", *common, "--no-compute", *(serve or ["--precision", "fp16"]), *options.judge_options]):
             raise SystemExit(f"arm {arm.name} could not be judged")
     return str(json.loads((folder / "train.json").read_text("utf-8"))["device"])
 
