@@ -13,6 +13,7 @@ budget doubles from 125; each point starts from the base model and makes equal s
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import time
@@ -26,7 +27,7 @@ import numpy as np
 import torch
 from learning_arms import NARROW
 from learning_queue import CompileTurn, claim_tasks, has_time, run_workers, write_point
-from learning_rows import Learner, Pool, Told, draw, encode, ranked_share, share_by_category
+from learning_rows import Learner, Pool, Told, draw, encode, ranked_share, read_tests, share_by_category
 from shammah_chassis.learning_curve import Curve, Point, Prospect, allocate
 from shammah_trainer.acquisition import choose_queries
 from shammah_trainer.batches import BinShape
@@ -36,7 +37,7 @@ from shammah_trainer.offline.study import read_study
 BUDGETS = (125, 250, 500, 1000, 2000, 4000, 8000)
 ARMS = ("active", "random", "uniform")
 STEPS, TOGETHER, RATE = 300, 64, 3e-4
-SHAPE = BinShape(tokens=6144, segments=64 + 12, labels=2560, longest=512)
+SHAPE = BinShape(tokens=5120, segments=64 + 10, labels=2560, longest=512)
 DEV_ROWS, TEST_ROWS = 40, 150
 DIRECTIONS = 160
 _UNSURE_ROWS = 400
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=500.0, help="no task is begun that would end later")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--uniform-seeds", type=int, nargs="*", default=[0, 1, 2, 3, 4], help="the last of all")
+    parser.add_argument("--known", type=Path, nargs="*", default=[], help="files of points that need not be made again")
     parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--together", type=int, default=TOGETHER)
@@ -86,16 +88,22 @@ def list_tasks(options: argparse.Namespace) -> list[str]:
 
     Seed by seed, so that what is there when time is over are whole pairs.
     """
+    lines = [json.loads(line) for path in options.known for line in path.read_text("utf-8").splitlines()]
+    known = {(line["arm"], line["seed"], line["budget"]) for line in lines}
+    budgets: list[int] = options.budgets
     tasks = []
     for seed in options.seeds:
-        tasks += [f"active-{seed}", *(f"random-{seed}-{budget}" for budget in reversed(options.budgets))]
-    return tasks + [f"uniform-{seed}-{budget}" for seed in options.uniform_seeds for budget in options.budgets]
+        if not {("active", seed, budget) for budget in budgets} <= known:
+            tasks.append(f"active-{seed}")
+        tasks += [f"random-{seed}-{budget}" for budget in reversed(budgets) if ("random", seed, budget) not in known]
+    pairs = [(seed, budget) for seed in options.uniform_seeds for budget in budgets]
+    return tasks + [f"uniform-{seed}-{budget}" for seed, budget in pairs if ("uniform", seed, budget) not in known]
 
 
 def work(options: argparse.Namespace) -> None:
     """Claim tasks until there are no more, or no more time."""
     bench = Bench(options)
-    for task in claim_tasks(list_tasks(options)):
+    for task in claim_tasks(list_tasks(options), divisible=True):
         arm, seed, *only = task.split("-")
         chooser = Chooser(bench, seed=int(seed))
         if arm == "active":
@@ -122,7 +130,7 @@ class Bench:
         learnable = {row.category for row in self.pool.rows}
         self.names = sorted(learnable)
         few, tokenizer = options.rows, self.learner.tokenizer
-        asked = [row for row in study.rows("test") if row.category in learnable]
+        asked = [row for row in read_tests(study) if row.category in learnable]
         self.dev = encode(draw(study.rows("dev"), {}, few or DEV_ROWS), tokenizer)
         self.test = encode(draw(asked, {}, few or TEST_ROWS), tokenizer)
         self.slowest = 0.0

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from learning_queue import CompileTurn, claim_tasks, run_workers, write_point
-from learning_rows import Encoded, Learner, draw, encode
+from learning_rows import Encoded, Learner, draw, encode, read_tests
 from shammah_trainer.batches import BinShape, SftRow
 from shammah_trainer.hyper import SftHyper
 from shammah_trainer.offline.study import Study, read_study
@@ -154,7 +154,8 @@ def _draw_of(study: Study, name: str, most: int, *parts: str) -> list[Any]:
     """Return at most so many rows of a family, those of the first part before those of the next."""
     found: list[Any] = []
     for part in parts:
-        found += draw([row for row in study.rows(part) if row.category == name], {}, most - len(found))
+        rows = read_tests(study) if part == "test" else study.rows(part)
+        found += draw([row for row in rows if row.category == name], {}, most - len(found))
     return found
 
 

@@ -24,20 +24,23 @@ def run_workers(command: Sequence[str], *, gpus: int, workers: int, queue: Path,
     """Start `workers` processes of `command` on each GPU (0 GPUs: on the CPU); return how many failed.
 
     They get `SHAMMAH_STUDY_QUEUE` and `SHAMMAH_STUDY_UNTIL`, one cache of compiled code, and their share of the cores.
+    With CUDA_VISIBLE_DEVICES set, the first `gpus` of these are used: two studies can share a machine.
     """
     queue.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // max(1, gpus * workers))
     shared = {
         "SHAMMAH_STUDY_QUEUE": str(queue),
         "SHAMMAH_STUDY_UNTIL": str(time.time() + seconds),
-        "TORCHINDUCTOR_CACHE_DIR": str(queue / "inductor"),
+        "TORCHINDUCTOR_CACHE_DIR": os.environ.get("TORCHINDUCTOR_CACHE_DIR", str(queue / "inductor")),
         "OMP_NUM_THREADS": str(threads),
         "PYTHONUNBUFFERED": "1",
     }
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "") or ",".join(map(str, range(gpus)))
+    devices = visible.split(",")[:gpus]
     running = []
     for number in range(max(1, gpus) * workers):
         # One process on each GPU first: they are the ones that begin.
-        own = {"CUDA_VISIBLE_DEVICES": str(number % gpus)} if gpus else {}
+        own = {"CUDA_VISIBLE_DEVICES": devices[number % gpus]} if gpus else {}
         with (queue / f"worker{number}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, *command], env=os.environ | shared | own, stdout=log, stderr=subprocess.STDOUT
@@ -56,12 +59,15 @@ def run_workers(command: Sequence[str], *, gpus: int, workers: int, queue: Path,
     return sum(process.returncode != 0 for process in running)
 
 
-def claim_tasks(names: Sequence[str]) -> Iterator[str]:
-    """Yield each task that nobody else has, while there is time for one more like the longest so far."""
+def claim_tasks(names: Sequence[str], *, divisible: bool = False) -> Iterator[str]:
+    """Yield each task that nobody else has, while there is time for one more like the longest so far.
+
+    `divisible`: tasks ask `has_time` themselves on their way.
+    """
     queue, until = Path(os.environ["SHAMMAH_STUDY_QUEUE"]), float(os.environ["SHAMMAH_STUDY_UNTIL"])
     longest = 0.0
     for name in names:
-        if time.time() + longest > until:
+        if time.time() + (0.0 if divisible else longest) > until:
             return
         try:
             (queue / f"{name}.task").touch(exist_ok=False)

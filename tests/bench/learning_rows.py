@@ -5,6 +5,7 @@ Answers come from `learning_greedy`, grades from the chassis. Nothing is certifi
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from shammah_trainer import sft_run
 from shammah_trainer.batches import BinLimits, BinShape, RowTable, SftRow
 from shammah_trainer.hyper import SftHyper
 from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.offline.study import Study
 from shammah_trainer.sft import fine_tune
 from shammah_trainer.student import Student, load_student
 
@@ -29,6 +31,9 @@ LIMIT = 64
 """New tokens of a response at most; a family whose responses are longer is never right here, in no arm."""
 MAX_TOKENS = 320
 """Of a row that is taught; a longer one loses its head."""
+
+
+_TEST_IDS = Path(__file__).parent / "results" / "learning_test_ids.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,12 @@ def _encode_row(row: LedgerRow, tokenizer: Any) -> tuple[SftRow, int]:
     ids, mask = encode_example(tokenizer, row.example.query, row.example.response)
     over = max(0, len(ids) - MAX_TOKENS)
     return SftRow(tuple(ids[over:]), tuple(mask[over:])), sum(mask)
+
+
+def read_tests(study: Study) -> list[LedgerRow]:
+    """Return the test rows of a study that are on the published list."""
+    listed = {name for names in json.loads(_TEST_IDS.read_text("utf-8")).values() for name in names}
+    return [row for row in study.rows("test") if study.names.get(row.id) in listed]
 
 
 def draw(rows: Sequence[LedgerRow], most: dict[str, int], default: int, *, seed: int = 0) -> list[LedgerRow]:

@@ -36,7 +36,9 @@ def main() -> None:
     """Read the points, write figures into `results/learning.json` and plots beside it."""
     figures = []
     if (RAW / "active.jsonl").is_file():
-        points = [json.loads(line) for line in (RAW / "active.jsonl").read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in (RAW / "active.jsonl").read_text("utf-8").splitlines()]
+        # A chain that was cut short is made again from its start: the last line of a point counts.
+        points = list({(line["arm"], line["seed"], line["budget"]): line for line in lines}.values())
         figures += compare_choices(points, "share")
         figures += compare_choices(points, "share_narrow", "_narrow")
         figures += compare_estimates(points)
