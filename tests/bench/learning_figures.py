@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from learning_arms import ARMS, ASIDE, NARROW, UNSEEN
+from learning_arms import ARMS, ASIDE, EXAM_ROWS, NARROW, UNSEEN
 from learning_scores import Row, Share, count_local, group_by, read_goods, read_served
 from system import Figure
 
@@ -86,7 +86,8 @@ def _shares(scores: Sequence[Row], ids: set[str]) -> list[Figure]:
             found.share,
             "share",
             f"{found.local} of {found.rows} listed rows; whole test files {whole.share:.4f} of {whole.rows}; "
-            "train, dev and exam cut from the train files; thresholds by today's certify on the arm's scores",
+            f"train, dev and exam (up to {EXAM_ROWS} rows a family, a third at most) cut from the train files; "
+            "thresholds by today's certify on the arm's scores",
             CONFIDENCE,
             0.377,
         ),
@@ -125,8 +126,8 @@ def _few(name: str, rows: int, scores: Sequence[Row], ids: set[str]) -> Figure:
         f"local_share_at_{rows}",
         found.share,
         "share",
-        f"narrow families, {rows} random train rows evenly over them, certified thresholds; dev and exam as large as "
-        f"ever; {_say(found)}, bad {found.error:.4f} ({low:.4f} to {high:.4f}); arm {name}",
+        f"narrow families, {rows} random train rows evenly over them, certified thresholds; dev and exam as for all "
+        f"rows (up to {EXAM_ROWS} exam rows each); {_say(found)}, bad {found.error:.4f} ({low:.4f} to {high:.4f}); arm {name}",
     )
 
 
