@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -24,14 +24,18 @@ from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
 from shammah_generator.chat import load_tokenizer
 from shammah_generator.graph import build_graph
+from shammah_generator.graph_native import build_native_graph, can_serve
+from shammah_generator.native import find_library
+from shammah_generator.pages import make_zeros
 from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.session import count_bytes, open_session, read_graph
 from shammah_generator.stepping import Scores
 from shammah_generator.weight_cache import name_cache_file
-from shammah_generator.weights import read_weights_politely
+from shammah_generator.weights import read_weights_politely, select_packed
 
 WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
+Kernels = Literal["auto", "onnxruntime"]
 STAGING = 4
 """Prompts that may be under way at once."""
 
@@ -66,6 +70,7 @@ class GeneratorModel:
         context: int,
         weight_bytes: int,
         every_position: bool = False,
+        packed: Mapping[str, Array] | None = None,
     ) -> None:
         self.architecture = architecture
         self.tokenizer = tokenizer
@@ -78,8 +83,10 @@ class GeneratorModel:
         rows = slots + self.staging
         self._lengths = np.zeros(rows, np.int64)
         shape = (2 * architecture.layers, rows, architecture.kv_heads, context, architecture.head_dim)
-        # Zeroed pages are mapped on first touch: a slot costs memory only as far as it was ever filled.
-        self._cache: Floats = np.zeros(shape, np.float32)
+        # Zeroed pages are mapped on first touch: a slot costs memory only about as far as it was ever filled.
+        self._cache: Array = np.zeros(shape, np.float32) if packed is None else make_zeros(shape, np.float16)
+        # The weights that are inputs of the graph (see graph_native): bound in every step.
+        self._packed = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in (packed or {}).items()}
         self._steps: dict[int, _Step] = {}
 
     @classmethod
@@ -93,6 +100,7 @@ class GeneratorModel:
         context: int,
         cache_dir: Path | None = None,
         every_position: bool = False,
+        kernels: Kernels = "auto",
     ) -> GeneratorModel:
         """Load a version folder (`manifest.json` or `config.json`, weights, tokenizer, graph).
 
@@ -104,6 +112,7 @@ class GeneratorModel:
             context: tokens of one sequence, prompt and response together.
             cache_dir: where quantised weights are kept between loads; None keeps none.
             every_position: `prefill` gives logits of all positions (parity checks); the graph is then built here.
+            kernels: whose operators compute int8: our own where they can ("auto"), or ONNX Runtime's.
 
         Raises:
             ArtifactError: a file is missing, broken or of the wrong shape.
@@ -115,25 +124,34 @@ class GeneratorModel:
         config = read_config(folder)
         architecture = Architecture.from_config(config)
         check_sizes(architecture, threads=threads, slots=slots, context=context)
+        library = find_library() if kernels == "auto" and can_serve(architecture, known) else None
         cache = None
         if cache_dir is not None and PLANS[known].quantised:
-            cache = name_cache_file(cache_dir, _find_digest(folder), known)
-        graph = (
-            build_graph(architecture, precision=known, every_position=True)
-            if every_position
-            else read_graph(folder, architecture, known)
-        )
+            cache = name_cache_file(cache_dir, _find_digest(folder), known, packed=library is not None)
+        if library is not None:
+            graph = build_native_graph(architecture, precision=known, threads=threads, every_position=every_position)
+        elif every_position:
+            graph = build_graph(architecture, precision=known, every_position=True)
+        else:
+            graph = read_graph(folder, architecture, known)
         weights = read_weights_politely(
-            folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, cache=cache
+            folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, cache=cache, library=library
+        )
+        session = (
+            open_session(graph, weights, threads=threads)
+            if library is None
+            # Our operators have threads of their own.
+            else open_session(graph, weights, threads=1, library=library.path)
         )
         return cls(
-            open_session(graph, weights, threads=threads),
+            session,
             architecture=architecture,
             tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
             slots=slots,
             context=context,
             weight_bytes=count_bytes(weights),
             every_position=every_position,
+            packed=None if library is None else select_packed(weights),
         )
 
     @property
@@ -198,7 +216,7 @@ class GeneratorModel:
         self._lengths[target] = length
 
     def read_prefix(self, slot: int, start: int, stop: int) -> Array:
-        """As `Model.read_prefix`: float32 `[2 * layers, kv_heads, stop - start, head_dim]`."""
+        """As `Model.read_prefix`: floats of the cache `[2 * layers, kv_heads, stop - start, head_dim]`."""
         self._check_slot(slot)
         return self._cache[:, slot, :, start:stop].copy()
 
@@ -212,7 +230,8 @@ class GeneratorModel:
     def close(self) -> None:
         """As `Model.close`."""
         self._steps.clear()
-        self._cache = np.zeros(0, np.float32)
+        self._packed.clear()
+        self._cache = np.zeros(0, self._cache.dtype)
         self._session = None
 
     def _check_slot(self, slot: int) -> None:
@@ -248,6 +267,8 @@ class GeneratorModel:
             for offset, kind in enumerate(("key", "value")):
                 part = self._cache[2 * layer + offset, start : start + count]
                 inputs[f"past.{layer}.{kind}"] = outputs[f"present.{layer}.{kind}"] = part
+        for name, weight in self._packed.items():
+            step.binding.bind_ortvalue_input(name, weight)
         for name, value in inputs.items():
             step.keep.append(ort.OrtValue.ortvalue_from_numpy(value))
             step.binding.bind_ortvalue_input(name, step.keep[-1])

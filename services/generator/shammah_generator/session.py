@@ -47,9 +47,14 @@ def read_graph(folder: Path, architecture: Architecture, precision: Precision) -
 
 
 def open_session(
-    graph: onnx.ModelProto, weights: Mapping[str, Array], *, threads: int, providers: Sequence[Any] = _CPU
+    graph: onnx.ModelProto,
+    weights: Mapping[str, Array],
+    *,
+    threads: int,
+    providers: Sequence[Any] = _CPU,
+    library: Path | None = None,
 ) -> ort.InferenceSession:
-    """Open a session whose declared weights are the given arrays.
+    """Open a session whose declared weights are the given arrays; `library` has operators that are not ONNX Runtime's.
 
     Raises:
         ArtifactError: a weight is missing or has another shape, or ONNX Runtime refuses the graph.
@@ -60,6 +65,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if library is not None:
+        options.register_custom_ops_library(str(library))
     values = [ort.OrtValue.ortvalue_from_numpy(weights[name]) for name in declared]
     options.add_external_initializers(list(declared), values)
     try:

@@ -18,9 +18,10 @@ CACHED_VERSIONS = 4
 """Quantised files kept in the cache folder: champion, previous, candidate and one more."""
 
 
-def name_cache_file(cache_dir: Path, digest: str, precision: Precision) -> Path:
-    """Return where the quantised weights of a source file with this sha256 are kept."""
-    return cache_dir / f"{digest}.{precision}.{_FORMAT}.safetensors"
+def name_cache_file(cache_dir: Path, digest: str, precision: Precision, *, packed: bool = False) -> Path:
+    """Return where the quantised (and `packed`) weights of a source file with this sha256 are kept."""
+    kind = f"{precision}-packed" if packed else precision
+    return cache_dir / f"{digest}.{kind}.{_FORMAT}.safetensors"
 
 
 def read_cache(cache: Path) -> dict[str, Array] | None:

@@ -1,6 +1,6 @@
 """From `model.safetensors` (Hugging Face names) to the arrays that a graph template declares.
 
-Joins what the graph joins, rotates, transposes or quantises as the precision's plan says, and checks every shape.
+Joins what the graph joins, rotates, transposes, quantises or packs as the precision's plan says, checks shapes.
 Quantised weights are cached (`weight_cache`) by the digest of their source file. It knows names and shapes; it runs no
 model.
 """
@@ -20,6 +20,9 @@ from shammah_chassis.errors import ArtifactError
 
 from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
+from shammah_generator.native import Library
+from shammah_generator.packing import find_shape, pack, read_scales
+from shammah_generator.pages import gather
 from shammah_generator.precision import PLANS, Precision, Scheme
 from shammah_generator.quantise import quantise, quantise_rows
 from shammah_generator.rotation import Rotation
@@ -33,12 +36,18 @@ _Joined = tuple[str, str, list[tuple[str, tuple[int, int]]]]
 
 
 def read_weights_politely(
-    path: Path, architecture: Architecture, *, precision: Precision, threads: int, cache: Path | None = None
+    path: Path,
+    architecture: Architecture,
+    *,
+    precision: Precision,
+    threads: int,
+    cache: Path | None = None,
+    library: Library | None = None,
 ) -> dict[str, Array]:
     """As `read_weights`, in threads that give way to all others: another version may be answering meanwhile."""
+    work = partial(read_weights, path, architecture, precision=precision, threads=threads, cache=cache, library=library)
     # A thread of its own, as it can't raise its priority again; those that it starts inherit it.
     with ThreadPoolExecutor(1, thread_name_prefix="weights", initializer=_give_way) as pool:
-        work = partial(read_weights, path, architecture, precision=precision, threads=threads, cache=cache)
         return pool.submit(work).result()
 
 
@@ -49,6 +58,7 @@ def read_weights(
     precision: Precision,
     threads: int,
     cache: Path | None = None,
+    library: Library | None = None,
 ) -> dict[str, Array]:
     """Return every array that the graph of `precision` needs, by its name in the graph.
 
@@ -58,13 +68,20 @@ def read_weights(
         precision: one of `PRECISIONS`.
         threads: threads that quantise.
         cache: file that holds (or will hold) the quantised weights; None quantises anew.
+        library: for the graph of our own operators (`graph_native`), which takes packed weights; None for the other.
 
     Raises:
         ArtifactError: a tensor is missing or has another shape (the message names it and both shapes), or is to be
             quantised and not finite.
     """
     plan = PLANS[precision]
-    if not plan.quantised:
+    if library is not None:
+        found = read_cache(cache) if cache else None
+        quantiser = _Quantiser(path, architecture, precision=precision)
+        weights = quantiser.pack(library, threads) if found is None else _place(found)
+        if cache and found is None:
+            write_cache(cache, weights)
+    elif not plan.quantised:
         weights = _make_plain(path, architecture, np.float16 if plan.half else np.float32)
     else:
         cached = read_cache(cache) if cache else None
@@ -94,6 +111,11 @@ def check_weights(weights: Mapping[str, Array], declared: Mapping[str, tuple[int
         found = weights[name].shape
         if found != shape:
             raise ArtifactError(f"tensor {name!r} has shape {list(found)}, the graph needs {list(shape)}")
+
+
+def select_packed(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the packed weights among all."""
+    return {name: weight for name, weight in weights.items() if name.endswith(".packed")}
 
 
 def _give_way() -> None:
@@ -159,6 +181,19 @@ def _make_plain(path: Path, a: Architecture, kind: type[np.floating]) -> dict[st
     return weights
 
 
+def _make_room(weights: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return memory for packed weights of these shapes, in the order in which a step reads them."""
+    return dict(gather((name, shape) for name, shape in weights.items() if name.endswith(".packed")))
+
+
+def _place(weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy packed weights from a file to where they can be computed with."""
+    room = _make_room({name: weight.shape for name, weight in weights.items()})
+    for name, place in room.items():
+        place[...] = weights[name]
+    return {**weights, **room}
+
+
 class _Quantiser:
     """Makes the arrays of a quantised precision from one file."""
 
@@ -170,7 +205,6 @@ class _Quantiser:
         self._rotation = Rotation(a.hidden, a.head_dim) if self._plan.rotated else None
 
     def make(self, threads: int) -> dict[str, Array]:
-        a = self._architecture
         weights: dict[str, Array] = {}
         for name, gain in self._norms.items():
             _require_finite(name, gain)
@@ -180,15 +214,42 @@ class _Quantiser:
                 quants, scales = make(weight, pool=pool)
                 _require_finite(name, scales)
                 weights[f"{name}.quants"], weights[f"{name}.scales"] = quants, scales
-        ones = np.ones(a.hidden, np.float32)
-        return weights | (self._norms if self._rotation is None else dict.fromkeys(self._norms, ones))
+        return weights | self._list_gains()
+
+    def pack(self, library: Library, threads: int) -> dict[str, Array]:
+        """As `make`, in the form of our own operators."""
+        for name, gain in self._norms.items():
+            _require_finite(name, gain)
+        room = _make_room({f"{name}.packed": shape for name, shape in self._list_shapes()})
+        with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
+            for name, _, weight in self._list_weights():
+                packed = room[f"{name}.packed"]
+                pack(weight, packed, library=library, pool=pool)
+                _require_finite(name, read_scales(packed))
+        return room | self._list_gains()
+
+    def _list_gains(self) -> dict[str, Array]:
+        if self._rotation is None:
+            return dict(self._norms)
+        return dict.fromkeys(self._norms, np.ones(self._architecture.hidden, np.float32))
+
+    def _list_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        a, linears = self._architecture, self._plan.linears
+        yield "embedding", find_shape(a.vocab, a.hidden, "block")
+        if self._has_head():
+            yield "head", find_shape(a.vocab, a.hidden, linears["head"])
+        for name, kind, parts in _list_linears(a):
+            yield name, find_shape(sum(shape[0] for _, shape in parts), parts[0][1][1], linears[kind])
+
+    def _has_head(self) -> bool:
+        """Tell whether the head is stored: a tied one is the embedding, unless a norm's gain was folded into it."""
+        return not self._architecture.tied or self._plan.rotated or self._plan.linears["head"] == "row"
 
     def _list_weights(self) -> Iterator[tuple[str, Scheme, Floats]]:
         a, file, rotation = self._architecture, self._file, self._rotation
         table = _read_table(file, a)
         yield "embedding", "block", table if rotation is None else rotation.rotate_table(table)
-        # A tied head is the embedding itself, unless the gain of the last normalisation was folded into it.
-        if not a.tied or rotation is not None or self._plan.linears["head"] == "row":
+        if self._has_head():
             head = _read_head(file, a)
             gain = self._norms["final.norm"]
             yield "head", self._plan.linears["head"], head if rotation is None else rotation.rotate_reader(head, gain)

@@ -1,0 +1,78 @@
+"""Int8 weights in the form that our own CPU operators read: 16 outputs by 64 inputs, scales beside them.
+
+Symmetric, values -127..127. In the scheme "block" each 32 neighbouring inputs of an output share a float16 scale
+(1.0625 bytes a weight); in "row" an output has one float32 scale. The library does the work; `cpu_linear.h` has the
+layout. It knows one weight at a time, no files.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shammah_generator.arrays import Floats
+from shammah_generator.native import Library
+from shammah_generator.precision import Scheme
+
+TILE = 16
+"""Outputs that lie together."""
+_PAIR = 64
+_WEIGHTS = _PAIR * TILE
+_BLOCK_SCALES = 2 * TILE * 2
+_ROW_SCALES = TILE * 4
+_ELEMENTS_AT_ONCE = 1 << 20
+
+
+def find_shape(rows: int, columns: int, scheme: Scheme) -> tuple[int, ...]:
+    """Return the shape of a packed weight of `rows` outputs and `columns` inputs.
+
+    It is `[tiles, units, 1088]` in the scheme "block" and `[tiles, units * 1024 + 64]` in "row".
+    """
+    tiles, units = -(-rows // TILE), -(-columns // _PAIR)
+    if scheme == "block":
+        return tiles, units, _WEIGHTS + _BLOCK_SCALES
+    return tiles, units * _WEIGHTS + _ROW_SCALES
+
+
+def pack(weight: Floats, packed: NDArray[np.uint8], *, library: Library, pool: ThreadPoolExecutor) -> None:
+    """Quantise a weight `[rows, columns]` into `packed` (its shape tells the scheme), slices in parallel on `pool`.
+
+    `packed` must begin at a multiple of 64 bytes. Where a weight is no finite number, neither is its scale.
+    """
+    weight = np.ascontiguousarray(weight, np.float32)
+    rows, columns = weight.shape
+    step = max(TILE, _ELEMENTS_AT_ONCE // columns // TILE * TILE)
+    padded = len(packed) * TILE
+
+    def fill(first: int) -> None:
+        sizes = (rows, columns, *_find_form(packed), first, min(first + step, padded))
+        library.functions.shammah_pack(_address(weight), *map(ctypes.c_int, sizes), _address(packed))
+
+    list(pool.map(fill, range(0, padded, step)))
+
+
+def unpack(packed: NDArray[np.uint8], rows: int, columns: int, *, library: Library) -> Floats:
+    """Return the float32 weight `[rows, columns]` that the packed one stands for."""
+    values = np.empty((rows, columns), np.float32)
+    sizes = (*_find_form(packed), columns, rows)
+    library.functions.shammah_unpack(_address(packed), *map(ctypes.c_int, sizes), _address(values))
+    return values
+
+
+def read_scales(packed: NDArray[np.uint8]) -> Floats:
+    """Return all scales, in no order that matters."""
+    if packed.ndim == 2:
+        return packed[:, -_ROW_SCALES:].copy().view(np.float32)
+    return packed[:, :, _WEIGHTS:].copy().view(np.float16).astype(np.float32)
+
+
+def _find_form(packed: NDArray[np.uint8]) -> tuple[int, int]:
+    """Return the units of a tile, and 1 for the scheme "row"."""
+    return (packed.shape[1], 0) if packed.ndim == 3 else (packed.shape[1] // _WEIGHTS, 1)
+
+
+def _address(array: NDArray[np.generic]) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
