@@ -127,7 +127,8 @@ def _few(name: str, rows: int, scores: Sequence[Row], ids: set[str]) -> Figure:
         found.share,
         "share",
         f"narrow families, {rows} random train rows evenly over them, certified thresholds; dev and exam as for all "
-        f"rows (up to {EXAM_ROWS} exam rows each); {_say(found)}, bad {found.error:.4f} ({low:.4f} to {high:.4f}); arm {name}",
+        f"rows (up to {EXAM_ROWS} exam rows each); {_say(found)}, bad {found.error:.4f} "
+        f"({low:.4f} to {high:.4f}); arm {name}",
     )
 
 
