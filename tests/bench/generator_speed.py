@@ -6,6 +6,7 @@ The contestants that wait hold no core: a waiting child blocks on its input, a w
 
 from __future__ import annotations
 
+import math
 import statistics
 import tempfile
 import time
@@ -27,7 +28,10 @@ from generator_runs import (
 from peers.llama import Llama, running_llama
 from peers.memory import MemoryReader
 from shammah_generator.engine import Engine
-from shammah_generator.precision import check_precision
+from shammah_generator.graph_native import can_serve
+from shammah_generator.native import find_library
+from shammah_generator.packing import lay_out, stores_head
+from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.weights import read_weights
 from system import Figure
 
@@ -195,14 +199,20 @@ def _floor(plan: Plan) -> Iterator[tuple[Contestant, str]]:
 def count_read_bytes(precision: str, *, length: int) -> int:
     """Return the bytes that one decoding step of one stream must read, `length` tokens into its context.
 
-    All weights once but the table of embeddings (one row of it) and the rotary tables; float32 keys and values.
+    All weights once but the table of embeddings (one row of it) and the rotary tables; keys and values are float16
+    where our own operators compute.
     """
     from shammah_chassis.manifest import load_json
     from shammah_generator.architecture import Architecture
 
     a = Architecture.from_config(load_json(BASE / "config.json"))
-    weights = read_weights(BASE / "model.safetensors", a, precision=check_precision(precision), threads=2)
-    tied = a.tied and not any(name.startswith("head.") for name in weights)
-    skipped = ("cos", "sin") if tied else ("cos", "sin", "embedding")
-    read = sum({v.ctypes.data: v.nbytes for name, v in weights.items() if not name.startswith(skipped)}.values())
-    return read + 2 * a.layers * a.kv_width * 4 * length
+    known = check_precision(precision)
+    library = find_library() if can_serve(a, known) else None
+    weights = read_weights(BASE / "model.safetensors", a, precision=known, threads=2, library=library)
+    skipped = ["cos", "sin"]
+    if stores_head(a, PLANS[known]):
+        skipped.append("embedding")
+    read = sum({v.ctypes.data: v.nbytes for name, v in weights.items() if not name.startswith(tuple(skipped))}.values())
+    if library and "embedding" in skipped:
+        read -= math.prod(lay_out(a, known)["embedding"].shape)
+    return read + 2 * a.layers * a.kv_width * (2 if library else 4) * length

@@ -9,26 +9,35 @@
 namespace shammah {
 
 struct DecoderLayer {
-  enum Input { kHidden, kLengths, kCos, kSin, kGain, kQkv, kOut, kGain2, kGate, kUp, kDown, kKeys, kValues };
+  enum Input { kHidden, kLengths, kFirst, kCos, kSin, kGain, kGain2, kWeights, kCache };
   static constexpr Signature signature{"DecoderLayer",
                                        kCpu,
-                                       13,
-                                       {Type::f32, Type::i32, Type::f32, Type::f32, Type::f32, Type::u8, Type::u8,
-                                        Type::f32, Type::u8, Type::u8, Type::u8, Type::f16, Type::f16},
-                                       3,
-                                       {Type::f32, Type::f16, Type::f16}};
+                                       9,
+                                       {Type::f32, Type::i32, Type::i32, Type::f32, Type::f32, Type::f32, Type::f32,
+                                        Type::u8, Type::f16},
+                                       1,
+                                       {Type::f32}};
 
   explicit DecoderLayer(const Info& info)
       : heads{static_cast<int>(info.integer("heads")), static_cast<int>(info.integer("kv_heads")),
               static_cast<int>(info.integer("head_dim"))},
+        intermediate(static_cast<int>(info.integer("intermediate"))),
+        layer(static_cast<int>(info.integer("layer"))),
+        whole(info.integer("whole") != 0),
         epsilon(info.real("epsilon")),
-        team(find_team(info.integer("team"), static_cast<int>(info.integer("threads")))) {}
+        team(find_team(info.integer("team"), static_cast<int>(info.integer("threads")))) {
+    const char* names[] = {"qkv", "attention", "gate", "up", "down"};
+    for (int i = 0; i < 5; ++i) places[i] = info.integer(names[i]);
+  }
 
   void compute(const Context& context) const;
 
   Heads heads;
+  int intermediate, layer;
+  bool whole;
   float epsilon;
   std::shared_ptr<Team> team;
+  int64_t places[5];  // of the five weights among all packed ones, in bytes
 };
 
 // One call of a layer: its tensors and the memory between its phases.
@@ -62,11 +71,11 @@ inline LayerRun::LayerRun(const DecoderLayer& layer, const Context& context)
     : heads(layer.heads), team(*layer.team), epsilon(layer.epsilon) {
   using L = DecoderLayer;
   const auto dims = context.dims(L::kHidden);
-  const auto cache = context.dims(L::kKeys);
+  const auto cache = context.dims(L::kCache);
   steps = static_cast<int>(dims[1]);
   rows = static_cast<int>(dims[0]) * steps;
   hidden = static_cast<int>(dims[2]);
-  context_length = static_cast<int>(cache[2]);
+  context_length = static_cast<int>(cache[3]);
   width = (heads.queries + 2 * heads.stored) * heads.size;
   in = context.data<float>(L::kHidden);
   lengths = context.data<int32_t>(L::kLengths);
@@ -74,17 +83,23 @@ inline LayerRun::LayerRun(const DecoderLayer& layer, const Context& context)
   sin = context.data<float>(L::kSin);
   gain = context.data<float>(L::kGain);
   gain2 = context.data<float>(L::kGain2);
-  qkv = read_packed(context, L::kQkv);
-  mixer = read_packed(context, L::kOut);
-  gate = read_packed(context, L::kGate);
-  up = read_packed(context, L::kUp);
-  down = read_packed(context, L::kDown);
+  const auto* weights = context.data<uint8_t>(L::kWeights);
+  const auto find = [&](int i, int outputs, int columns) {
+    return find_packed(weights, layer.places[i], outputs, columns, layer.whole);
+  };
+  qkv = find(0, width, hidden);
+  mixer = find(1, hidden, heads.queries * heads.size);
+  gate = find(2, layer.intermediate, hidden);
+  up = find(3, layer.intermediate, hidden);
+  down = find(4, hidden, layer.intermediate);
   out = context.output<float>(0, dims);
-  keys = context.output<uint16_t>(1, cache);
-  values = context.output<uint16_t>(2, context.dims(L::kValues));
-  if (keys != context.data<uint16_t>(L::kKeys) || values != context.data<uint16_t>(L::kValues)) {
-    throw std::runtime_error("present must be bound to the memory of past");
-  }
+  const int first = *context.data<int32_t>(L::kFirst);
+  if (first < 0 || first + dims[0] > cache[1]) throw std::runtime_error("no such slot");
+  // The cache is the one input that is written to: it belongs to the caller, who gave it for that.
+  auto* memory = const_cast<uint16_t*>(context.data<uint16_t>(L::kCache));
+  const size_t slot_size = static_cast<size_t>(cache[2] * cache[3] * cache[4]);
+  keys = memory + (2 * layer.layer * cache[1] + first) * slot_size;
+  values = keys + cache[1] * slot_size;
   for (int row = 0; row < rows; row += steps) {
     if (lengths[row / steps] + 1 < steps || lengths[row / steps] >= context_length) {
       throw std::runtime_error("a row is longer than its slot");
@@ -97,9 +112,6 @@ inline LayerRun::LayerRun(const DecoderLayer& layer, const Context& context)
   queries = team.scratch<float>(kQueries, static_cast<size_t>(rows) * qkv.tiles * kTile);
   middle = team.scratch<float>(kMiddle, static_cast<size_t>(rows) * hidden);
   products = down.whole ? team.scratch<float>(kProducts, static_cast<size_t>(rows) * down.units * kPair) : nullptr;
-  if (mixer.whole != qkv.whole || down.whole != qkv.whole || gate.whole != qkv.whole || up.whole != qkv.whole) {
-    throw std::runtime_error("all products of a layer must have one scheme");
-  }
   own_floats = round_up(hidden, 16) + round_up(heads.group() * (2 * heads.size + round_up(context_length, 16)) + 64, 16) +
                static_cast<size_t>(round_up(rows, kAmxRows)) * 2 * kBlock;
   own = team.scratch<float>(kOwn, own_floats * team.size());

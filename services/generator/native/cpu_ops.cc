@@ -12,21 +12,25 @@ namespace {
 
 struct Embedding {
   static constexpr Signature signature{"Embedding", kCpu, 2, {Type::i64, Type::u8}, 1, {Type::f32}};
-  explicit Embedding(const Info& info) : hidden(static_cast<int>(info.integer("hidden"))) {}
+  explicit Embedding(const Info& info)
+      : hidden(static_cast<int>(info.integer("hidden"))),
+        vocab(static_cast<int>(info.integer("vocab"))),
+        at(info.integer("at")) {}
 
   void compute(const Context& context) const {
     auto dims = context.dims(0);
-    const Packed table = read_packed(context, 1);
+    const Packed table = find_packed(context.data<uint8_t>(1), at, vocab, hidden, false);
     const int64_t* ids = context.data<int64_t>(0);
     const int64_t count = dims[0] * dims[1];
     dims.push_back(hidden);
     float* out = context.output<float>(0, dims);
     for (int64_t i = 0; i < count; ++i) {
-      if (ids[i] < 0 || ids[i] >= static_cast<int64_t>(table.tiles) * kTile) throw std::runtime_error("no such token");
+      if (ids[i] < 0 || ids[i] >= vocab) throw std::runtime_error("no such token");
       unpack_output(table, static_cast<int>(ids[i]), hidden, out + i * hidden);
     }
   }
-  int hidden;
+  int hidden, vocab;
+  int64_t at;
 };
 
 }  // namespace

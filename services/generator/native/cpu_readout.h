@@ -75,6 +75,8 @@ struct Readout {
                                        {Type::f32, Type::i64, Type::f32, Type::f32, Type::f32}};
   explicit Readout(const Info& info)
       : vocab(static_cast<int>(info.integer("vocab"))),
+        at(info.integer("at")),
+        whole(info.integer("whole") != 0),
         every(info.integer("every_position") != 0),
         epsilon(info.real("epsilon")),
         team(find_team(info.integer("team"), static_cast<int>(info.integer("threads")))) {}
@@ -91,7 +93,8 @@ struct Readout {
   }
 
   int vocab;
-  bool every;
+  int64_t at;
+  bool whole, every;
   float epsilon;
   std::shared_ptr<Team> team;
 };
@@ -100,8 +103,8 @@ constexpr int kStrip = 32;  // tiles of logits that are summed up while they are
 
 inline void Readout::compute(const Context& context) const {
   const auto dims = context.dims(0);
-  const Packed head = read_packed(context, 2);
   const int steps = static_cast<int>(dims[1]), hidden = static_cast<int>(dims[2]);
+  const Packed head = find_packed(context.data<uint8_t>(2), at, vocab, hidden, whole);
   const int rows = static_cast<int>(dims[0]) * (every ? steps : 1);
   const float* in = context.data<float>(0);
   const float* gain = context.data<float>(1);

@@ -54,17 +54,10 @@ inline Activations make_activations(Team& team, int place, int rows, int units) 
           2 * units};
 }
 
-// [tiles, units, 1088] in the scheme "block", [tiles, units * 1024 + 64] in the scheme "row".
-inline Packed read_packed(const Context& context, size_t input) {
-  const auto dims = context.dims(input);
-  const bool whole = dims.size() == 2;
-  if (whole ? dims[1] % kUnitWeights != kRowTail : dims.size() != 3 || dims[2] != kBlockUnit) {
-    throw std::runtime_error("packed weights must be [tiles, units, 1088] or [tiles, units * 1024 + 64]");
-  }
-  const auto* data = context.data<uint8_t>(input);
-  if (reinterpret_cast<uintptr_t>(data) % 64) throw std::runtime_error("packed weights must be aligned to 64 bytes");
-  const auto units = whole ? dims[1] / kUnitWeights : dims[1];
-  return {data, static_cast<int>(dims[0]), static_cast<int>(units), whole};
+// A weight of `outputs` by `columns` that begins at byte `at` of all packed weights.
+inline Packed find_packed(const uint8_t* weights, int64_t at, int outputs, int columns, bool whole) {
+  if (reinterpret_cast<uintptr_t>(weights) % 64) throw std::runtime_error("packed weights must be aligned to 64 bytes");
+  return {weights + at, round_up(outputs, kTile) / kTile, round_up(columns, kPair) / kPair, whole};
 }
 
 }  // namespace shammah

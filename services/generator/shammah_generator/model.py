@@ -31,7 +31,7 @@ from shammah_generator.precision import PLANS, check_precision
 from shammah_generator.session import count_bytes, open_session, read_graph
 from shammah_generator.stepping import Scores
 from shammah_generator.weight_cache import name_cache_file
-from shammah_generator.weights import read_weights_politely, select_packed
+from shammah_generator.weights import PACKED, read_weights_politely
 
 WEIGHTS_NAME = "model.safetensors"
 TOKENIZER_NAME = "tokenizer.json"
@@ -70,7 +70,7 @@ class GeneratorModel:
         context: int,
         weight_bytes: int,
         every_position: bool = False,
-        packed: Mapping[str, Array] | None = None,
+        packed: Array | None = None,
     ) -> None:
         self.architecture = architecture
         self.tokenizer = tokenizer
@@ -85,8 +85,7 @@ class GeneratorModel:
         shape = (2 * architecture.layers, rows, architecture.kv_heads, context, architecture.head_dim)
         # Zeroed pages are mapped on first touch: a slot costs memory only about as far as it was ever filled.
         self._cache: Array = np.zeros(shape, np.float32) if packed is None else make_zeros(shape, np.float16)
-        # The weights that are inputs of the graph (see graph_native): bound in every step.
-        self._packed = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in (packed or {}).items()}
+        self._packed = packed
         self._steps: dict[int, _Step] = {}
 
     @classmethod
@@ -151,7 +150,7 @@ class GeneratorModel:
             context=context,
             weight_bytes=count_bytes(weights),
             every_position=every_position,
-            packed=None if library is None else select_packed(weights),
+            packed=weights.get(PACKED),
         )
 
     @property
@@ -230,7 +229,7 @@ class GeneratorModel:
     def close(self) -> None:
         """As `Model.close`."""
         self._steps.clear()
-        self._packed.clear()
+        self._packed = None
         self._cache = np.zeros(0, self._cache.dtype)
         self._session = None
 
@@ -257,18 +256,16 @@ class GeneratorModel:
             },
             keep=[],
         )
-        inputs: dict[str, Array] = {
-            "input_ids": step.ids,
-            "seqlens_k": step.seqlens,
-            "total_sequence_length": step.total,
-        }
+        inputs: dict[str, Array] = {"input_ids": step.ids, "seqlens_k": step.seqlens}
         outputs = dict(step.outputs)
-        for layer in range(self.architecture.layers):
-            for offset, kind in enumerate(("key", "value")):
-                part = self._cache[2 * layer + offset, start : start + count]
-                inputs[f"past.{layer}.{kind}"] = outputs[f"present.{layer}.{kind}"] = part
-        for name, weight in self._packed.items():
-            step.binding.bind_ortvalue_input(name, weight)
+        if self._packed is not None:
+            inputs |= {"first_slot": np.array(start, np.int32), "weights": self._packed, "cache": self._cache}
+        else:
+            inputs["total_sequence_length"] = step.total
+            for layer in range(self.architecture.layers):
+                for offset, kind in enumerate(("key", "value")):
+                    part = self._cache[2 * layer + offset, start : start + count]
+                    inputs[f"past.{layer}.{kind}"] = outputs[f"present.{layer}.{kind}"] = part
         for name, value in inputs.items():
             step.keep.append(ort.OrtValue.ortvalue_from_numpy(value))
             step.binding.bind_ortvalue_input(name, step.keep[-1])

@@ -2,20 +2,24 @@
 
 Symmetric, values -127..127. In the scheme "block" each 32 neighbouring inputs of an output share a float16 scale
 (1.0625 bytes a weight); in "row" an output has one float32 scale. The library does the work; `cpu_linear.h` has the
-layout. It knows one weight at a time, no files.
+layout. All weights of a version lie in one piece of memory. It knows shapes and numbers, no files.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Floats
 from shammah_generator.native import Library
-from shammah_generator.precision import Scheme
+from shammah_generator.precision import PLANS, Plan, Precision, Scheme
 
 TILE = 16
 """Outputs that lie together."""
@@ -24,6 +28,49 @@ _WEIGHTS = _PAIR * TILE
 _BLOCK_SCALES = 2 * TILE * 2
 _ROW_SCALES = TILE * 4
 _ELEMENTS_AT_ONCE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a packed weight lies among all: its first byte, a multiple of 64, and its shape."""
+
+    at: int
+    shape: tuple[int, ...]
+
+    @property
+    def end(self) -> int:
+        """The byte behind it."""
+        return self.at + math.prod(self.shape)
+
+
+def lay_out(architecture: Architecture, precision: Precision) -> dict[str, Place]:
+    """Return the places of all packed weights by name, in the order in which a step reads them."""
+    places: dict[str, Place] = {}
+    start = 0
+    for name, scheme, rows, columns in _list_weights(architecture, PLANS[precision]):
+        places[name] = Place(start, find_shape(rows, columns, scheme))
+        start = places[name].end  # every shape ends at a multiple of 64
+    return places
+
+
+def _list_weights(a: Architecture, plan: Plan) -> Iterator[tuple[str, Scheme, int, int]]:
+    yield "embedding", "block", a.vocab, a.hidden
+    if stores_head(a, plan):
+        yield "head", plan.linears["head"], a.vocab, a.hidden
+    for layer in range(a.layers):
+        for kind, rows, columns in (
+            ("qkv", a.query_width + 2 * a.kv_width, a.hidden),
+            ("attention", a.hidden, a.query_width),
+            ("gate", a.intermediate, a.hidden),
+            ("up", a.intermediate, a.hidden),
+            ("down", a.hidden, a.intermediate),
+        ):
+            yield f"layers.{layer}.{kind}", plan.linears[kind], rows, columns
+
+
+def stores_head(architecture: Architecture, plan: Plan) -> bool:
+    """Tell whether the head is stored: a tied one is the embedding, unless a norm's gain was folded into it."""
+    return not architecture.tied or plan.rotated or plan.linears["head"] == "row"
 
 
 def find_shape(rows: int, columns: int, scheme: Scheme) -> tuple[int, ...]:

@@ -7,7 +7,6 @@ processor stops fetching ahead at the end of each page. It knows bytes, not what
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from shammah_generator.arrays import Array
 
-ALIGNMENT = 64
 _PAGE = 2 << 20
 
 
@@ -23,22 +21,6 @@ def make_zeros(shape: tuple[int, ...], kind: DTypeLike) -> Array:
     """Return zeros at the beginning of a large page; a page is taken from the system when it is first written to."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     return _map(size)[:size].view(kind).reshape(shape)
-
-
-def gather(arrays: Iterable[tuple[str, tuple[int, ...]]]) -> dict[str, NDArray[np.uint8]]:
-    """Return byte arrays of these names and shapes that lie after each other, each at a multiple of 64 bytes."""
-    shapes = dict(arrays)
-    memory = _map(sum(_pad(shape) for shape in shapes.values()))
-    found: dict[str, NDArray[np.uint8]] = {}
-    start = 0
-    for name, shape in shapes.items():
-        found[name] = memory[start : start + int(np.prod(shape))].reshape(shape)
-        start += _pad(shape)
-    return found
-
-
-def _pad(shape: tuple[int, ...]) -> int:
-    return -(-int(np.prod(shape)) // ALIGNMENT) * ALIGNMENT
 
 
 def _map(size: int) -> NDArray[np.uint8]:

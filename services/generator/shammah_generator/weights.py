@@ -21,14 +21,16 @@ from shammah_chassis.errors import ArtifactError
 from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
 from shammah_generator.native import Library
-from shammah_generator.packing import find_shape, pack, read_scales
-from shammah_generator.pages import gather
+from shammah_generator.packing import lay_out, pack, read_scales, stores_head
+from shammah_generator.pages import make_zeros
 from shammah_generator.precision import PLANS, Precision, Scheme
 from shammah_generator.quantise import quantise, quantise_rows
 from shammah_generator.rotation import Rotation
 from shammah_generator.tensors import SafetensorsFile
 from shammah_generator.weight_cache import read_cache, write_cache
 
+PACKED = "packed"
+"""The name of all packed weights, one array of bytes (see `packing.lay_out`)."""
 _POLITE = 10
 """Niceness of threads that load: beside two that compute, they get a tenth of the time."""
 _Joined = tuple[str, str, list[tuple[str, tuple[int, int]]]]
@@ -78,7 +80,7 @@ def read_weights(
     if library is not None:
         found = read_cache(cache) if cache else None
         quantiser = _Quantiser(path, architecture, precision=precision)
-        weights = quantiser.pack(library, threads) if found is None else _place(found)
+        weights = quantiser.pack(library, threads) if found is None else _spread(found)
         if cache and found is None:
             write_cache(cache, weights)
     elif not plan.quantised:
@@ -111,11 +113,6 @@ def check_weights(weights: Mapping[str, Array], declared: Mapping[str, tuple[int
         found = weights[name].shape
         if found != shape:
             raise ArtifactError(f"tensor {name!r} has shape {list(found)}, the graph needs {list(shape)}")
-
-
-def select_packed(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Return the packed weights among all."""
-    return {name: weight for name, weight in weights.items() if name.endswith(".packed")}
 
 
 def _give_way() -> None:
@@ -181,17 +178,11 @@ def _make_plain(path: Path, a: Architecture, kind: type[np.floating]) -> dict[st
     return weights
 
 
-def _make_room(weights: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """Return memory for packed weights of these shapes, in the order in which a step reads them."""
-    return dict(gather((name, shape) for name, shape in weights.items() if name.endswith(".packed")))
-
-
-def _place(weights: Mapping[str, Array]) -> dict[str, Array]:
+def _spread(weights: Mapping[str, Array]) -> dict[str, Array]:
     """Copy packed weights from a file to where they can be computed with."""
-    room = _make_room({name: weight.shape for name, weight in weights.items()})
-    for name, place in room.items():
-        place[...] = weights[name]
-    return {**weights, **room}
+    packed = make_zeros(weights[PACKED].shape, np.uint8)
+    packed[...] = weights[PACKED]
+    return {**weights, PACKED: packed}
 
 
 class _Quantiser:
@@ -200,6 +191,7 @@ class _Quantiser:
     def __init__(self, path: Path, architecture: Architecture, *, precision: Precision) -> None:
         self._file = SafetensorsFile(path)
         self._architecture = a = architecture
+        self._precision = precision
         self._plan = PLANS[precision]
         self._norms = _read_norms(self._file, a)
         self._rotation = Rotation(a.hidden, a.head_dim) if self._plan.rotated else None
@@ -220,36 +212,26 @@ class _Quantiser:
         """As `make`, in the form of our own operators."""
         for name, gain in self._norms.items():
             _require_finite(name, gain)
-        room = _make_room({f"{name}.packed": shape for name, shape in self._list_shapes()})
+        places = lay_out(self._architecture, self._precision)
+        packed: Array = make_zeros((max(place.end for place in places.values()),), np.uint8)
         with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
             for name, _, weight in self._list_weights():
-                packed = room[f"{name}.packed"]
-                pack(weight, packed, library=library, pool=pool)
-                _require_finite(name, read_scales(packed))
-        return room | self._list_gains()
+                place = places[name]
+                part = packed[place.at : place.end].reshape(place.shape)
+                pack(weight, part, library=library, pool=pool)
+                _require_finite(name, read_scales(part))
+        return {PACKED: packed, **self._list_gains()}
 
     def _list_gains(self) -> dict[str, Array]:
         if self._rotation is None:
             return dict(self._norms)
         return dict.fromkeys(self._norms, np.ones(self._architecture.hidden, np.float32))
 
-    def _list_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        a, linears = self._architecture, self._plan.linears
-        yield "embedding", find_shape(a.vocab, a.hidden, "block")
-        if self._has_head():
-            yield "head", find_shape(a.vocab, a.hidden, linears["head"])
-        for name, kind, parts in _list_linears(a):
-            yield name, find_shape(sum(shape[0] for _, shape in parts), parts[0][1][1], linears[kind])
-
-    def _has_head(self) -> bool:
-        """Tell whether the head is stored: a tied one is the embedding, unless a norm's gain was folded into it."""
-        return not self._architecture.tied or self._plan.rotated or self._plan.linears["head"] == "row"
-
     def _list_weights(self) -> Iterator[tuple[str, Scheme, Floats]]:
         a, file, rotation = self._architecture, self._file, self._rotation
         table = _read_table(file, a)
         yield "embedding", "block", table if rotation is None else rotation.rotate_table(table)
-        if self._has_head():
+        if stores_head(a, self._plan):
             head = _read_head(file, a)
             gain = self._norms["final.norm"]
             yield "head", self._plan.linears["head"], head if rotation is None else rotation.rotate_reader(head, gain)

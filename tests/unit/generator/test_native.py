@@ -7,11 +7,9 @@ import subprocess
 import sys
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 from shammah_generator import native
-from shammah_generator.architecture import Architecture
-from shammah_generator.graph_native import build_native_graph, can_serve
+from shammah_generator.graph_native import can_serve
 from shammah_generator.model import GeneratorModel
 
 needs_library = pytest.mark.skipif(
@@ -129,25 +127,16 @@ def test_heads_that_the_operators_do_not_take_are_left_to_onnx_runtime(make_fold
 
 
 @needs_library
-def test_memory_that_is_not_bound_to_present_is_refused(folder):
+def test_what_does_not_fit_the_cache_is_refused_and_said(folder):
     model = load(folder)
-    architecture: Architecture = model.architecture
-    graph = build_native_graph(architecture, precision="int8", threads=1)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    options.register_custom_ops_library(str(native.find_library().path))
-    for tensor in graph.graph.initializer:
-        values = np.ones(list(tensor.dims), np.float32)
-        options.add_external_initializers([tensor.name], [ort.OrtValue.ortvalue_from_numpy(values)])
-    session = ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    feeds = {name: value.numpy() for name, value in model._packed.items()}
-    feeds |= {"input_ids": np.array([[1]]), "seqlens_k": np.zeros(1, np.int32)}
-    feeds["total_sequence_length"] = np.ones((), np.int32)
-    shape = (1, architecture.kv_heads, 8, architecture.head_dim)
-    for layer in range(architecture.layers):
-        feeds |= {f"past.{layer}.{kind}": np.zeros(shape, np.float16) for kind in ("key", "value")}
-    with pytest.raises(Exception, match=r"present must be bound|aligned to 64"):
-        session.run(None, feeds)
+    model.prefill(0, PROMPT)
+    step = model._bind(0, np.array([PROMPT]))
+    step.seqlens[0] = 64
+    with pytest.raises(Exception, match="a row is longer than its slot"):
+        model._session.run_with_iobinding(step.binding)
+    step.ids[0, 0], step.seqlens[0] = 512, 20
+    with pytest.raises(Exception, match="no such token"):
+        model._session.run_with_iobinding(step.binding)
 
 
 def test_a_processor_without_the_instructions_is_told_apart(tmp_path):

@@ -6,9 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from shammah_chassis.manifest import load_json
+from shammah_generator.architecture import Architecture
 from shammah_generator.native import find_library
-from shammah_generator.packing import find_shape, pack, read_scales, unpack
-from shammah_generator.pages import ALIGNMENT, gather, make_zeros
+from shammah_generator.packing import find_shape, lay_out, pack, read_scales, unpack
+from shammah_generator.pages import make_zeros
 
 LIBRARY = find_library()
 needs_library = pytest.mark.skipif(
@@ -56,13 +58,14 @@ def test_zeros_stay_zeros_and_what_is_no_number_is_seen(scheme):
     assert not np.isfinite(read_scales(make_packed(weight, scheme))).all()
 
 
-def test_gathered_memory_is_aligned_and_apart():
-    made = gather([("a", (3, 5)), ("b", (1, 64)), ("c", (2, 7, 9))])
-    assert [array.shape for array in made.values()] == [(3, 5), (1, 64), (2, 7, 9)]
-    assert all(array.ctypes.data % ALIGNMENT == 0 for array in made.values())
-    for number, array in enumerate(made.values()):
-        array[...] = number + 1
-    assert [set(array.ravel()) for array in made.values()] == [{1}, {2}, {3}]
+@pytest.mark.parametrize("precision", ["int8", "int8_fast"])
+def test_weights_lie_apart_and_aligned(make_folder, precision):
+    config = load_json(make_folder(layers=3) / "config.json")
+    places = list(lay_out(Architecture.from_config(config), precision).values())
+    # A rotated head is stored beside the tied table; one that is not is the table.
+    assert len(places) == (1 if precision == "int8" else 2) + 5 * 3
+    assert all(place.at % 64 == 0 for place in places)
+    assert [place.end for place in places[:-1]] == [place.at for place in places[1:]]
 
 
 def test_zeros_are_zeros_of_the_kind():
