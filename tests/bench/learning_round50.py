@@ -29,6 +29,7 @@ from typing import Any
 
 # Read when torch is loaded; see `shammah_trainer.__main__`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 
 from learning_arms import ROOT
 from learning_stopwatch import Stopwatch

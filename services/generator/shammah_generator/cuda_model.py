@@ -131,8 +131,10 @@ class CudaModel:
             raise InvalidInputError(
                 f"context of {context} tokens; allowed on a GPU: 2 to {architecture.max_positions - _SLACK}"
             )
-        weights = read_weights_politely(folder / WEIGHTS_NAME, architecture, precision=known, threads=threads)
         library = find_cuda_library() if can_fuse(architecture) else None
+        weights = read_weights_politely(
+            folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, by_rows=library is not None
+        )
         if library is None:
             graph = build_loop_graph(architecture, precision=known, steps=_RING)
         else:

@@ -4,8 +4,9 @@ Inputs: `input_ids` int64 `[B, S]`, `seqlens_k` int32 `[B]` (total length - 1 of
 `weights` uint8 `[bytes]` (all packed weights: an initializer would be copied out of its large pages) and `cache`
 float16 `[2 * layers, slots, kv_heads, context, head_dim]`, keys and values of a layer after each other, which is
 written to: B rows from the first slot on. Outputs: those of `readout`. Inputs are few and large, since each costs time
-in every step. Built when a version is loaded, in milliseconds; version folders hold the graphs of ONNX Runtime's operators only, which
-every machine can run. It knows names and shapes; what the operators compute is said in `services/generator/native`.
+in every step. Built when a version is loaded, in milliseconds; version folders hold the graphs of ONNX Runtime's
+operators only, which every machine can run. It knows names and shapes; what the operators
+compute is said in `services/generator/native`.
 """
 
 from __future__ import annotations

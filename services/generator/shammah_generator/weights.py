@@ -45,9 +45,11 @@ def read_weights_politely(
     threads: int,
     cache: Path | None = None,
     library: Library | None = None,
+    by_rows: bool = False,
 ) -> dict[str, Array]:
     """As `read_weights`, in threads that give way to all others: another version may be answering meanwhile."""
-    work = partial(read_weights, path, architecture, precision=precision, threads=threads, cache=cache, library=library)
+    ways = {"precision": precision, "threads": threads, "cache": cache, "library": library, "by_rows": by_rows}
+    work = partial(read_weights, path, architecture, **ways)
     # A thread of its own, as it can't raise its priority again; those that it starts inherit it.
     with ThreadPoolExecutor(1, thread_name_prefix="weights", initializer=_give_way) as pool:
         return pool.submit(work).result()
@@ -61,6 +63,7 @@ def read_weights(
     threads: int,
     cache: Path | None = None,
     library: Library | None = None,
+    by_rows: bool = False,
 ) -> dict[str, Array]:
     """Return every array that the graph of `precision` needs, by its name in the graph.
 
@@ -68,9 +71,10 @@ def read_weights(
         path: `model.safetensors`.
         architecture: the shapes that the tensors must have.
         precision: one of `PRECISIONS`.
-        threads: threads that quantise.
+        threads: threads that convert.
         cache: file that holds (or will hold) the quantised weights; None quantises anew.
         library: for the graph of our own operators (`graph_native`), which takes packed weights; None for the other.
+        by_rows: of plain weights, the transposed ones are views of arrays that lie by rows, for who turns them back.
 
     Raises:
         ArtifactError: a tensor is missing or has another shape (the message names it and both shapes), or is to be
@@ -84,7 +88,8 @@ def read_weights(
         if cache and found is None:
             write_cache(cache, weights)
     elif not plan.quantised:
-        weights = _make_plain(path, architecture, np.float16 if plan.half else np.float32)
+        kind = np.float16 if plan.half else np.float32
+        weights = _make_plain(path, architecture, kind, threads=threads, by_rows=by_rows)
     else:
         cached = read_cache(cache) if cache else None
         weights = cached or _Quantiser(path, architecture, precision=precision).make(threads)
@@ -167,14 +172,22 @@ def _require_finite(name: str, values: Array) -> None:
         raise ArtifactError(f"the weights of {name!r} are not all finite numbers")
 
 
-def _make_plain(path: Path, a: Architecture, kind: type[np.floating]) -> dict[str, Array]:
+def _make_plain(
+    path: Path, a: Architecture, kind: type[np.floating], *, threads: int, by_rows: bool
+) -> dict[str, Array]:
     file = SafetensorsFile(path)
+
+    def convert(linear: _Joined) -> tuple[str, Array]:
+        name, _, parts = linear
+        turned = _read_joined(file, parts).astype(kind).T
+        return f"{name}.transposed", turned if by_rows else np.ascontiguousarray(turned)
+
     weights: dict[str, Array] = {name: gain.astype(kind) for name, gain in _read_norms(file, a).items()}
     weights["embedding"] = _read_table(file, a).astype(kind)
     if not a.tied:
         weights["head"] = _read_head(file, a).astype(kind)
-    for name, _, parts in _list_linears(a):
-        weights[f"{name}.transposed"] = np.ascontiguousarray(_read_joined(file, parts).T.astype(kind))
+    with ThreadPoolExecutor(threads, thread_name_prefix="convert") as pool:
+        weights.update(pool.map(convert, _list_linears(a)))
     return weights
 
 

@@ -7,6 +7,7 @@ optimiser are its caller's.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ from shammah_trainer.rehearsal import Rehearsal, compile_parts
 from shammah_trainer.student import Network
 
 _CHUNK = {"cuda": 8192, "cpu": 1024}  # learned ids whose logits exist at once: 1.6 GB or 0.2 GB for 49k words
+_STEPS_AHEAD = 2
 _WARM_UPS = 2
 
 
@@ -70,12 +72,26 @@ class Passes:
         self._buffer: Tensor | None = None
         self._graph: Any = None
         self._rehearsal: Rehearsal | None = None
+        self._launched: deque[Any] = deque()
         self.timings: dict[str, float] = {}
 
     @property
     def improvable(self) -> bool:
         """Whether compiled blocks have become ready: see `improve`."""
         return self._rehearsal is not None and self._rehearsal.ready
+
+    def pace(self) -> None:
+        """While blocks are being compiled, wait for the step before the last: steps that are launched stay eager.
+
+        A launch costs a fiftieth of a step, so all steps of a run could be on their way before the compiler is done.
+        """
+        if self._rehearsal is None or self.device.type != "cuda":
+            return
+        event = torch.cuda.Event()
+        event.record()  # type: ignore[no-untyped-call]
+        self._launched.append(event)
+        if len(self._launched) > _STEPS_AHEAD:
+            self._launched.popleft().synchronize()  # type: ignore[no-untyped-call]
 
     @property
     def engine(self) -> str:

@@ -55,15 +55,24 @@ class Rehearsal:
         try:
             # What was compiled counts for the same number of threads only, and a new thread does not inherit it.
             torch.set_num_threads(self._threads)
-            states = self._flat.compute_states(self._batch, self.block)
-            batch, head = self._batch, self._flat.head
-            loss = HeadLoss.apply(states, head, batch.targets.long(), batch.weights, self._chunk, self.softmax)
-            loss.backward()
-            if loss.device.type == "cuda":
-                torch.cuda.synchronize()
+            if self._batch.ids.device.type == "cuda":
+                # A stream of its own: the device as a whole never rests while steps are made.
+                stream = torch.cuda.Stream()
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    self._compute()
+                stream.synchronize()
+            else:
+                self._compute()
         except Exception as error:  # whatever it is, the steps go on eagerly and the caller says why
             self.error = error
         self.seconds = time.monotonic() - began
+
+    def _compute(self) -> None:
+        states = self._flat.compute_states(self._batch, self.block)
+        batch, head = self._batch, self._flat.head
+        loss = HeadLoss.apply(states, head, batch.targets.long(), batch.weights, self._chunk, self.softmax)
+        loss.backward()
 
 
 def compile_parts(backend: str | Callable[..., object] = "inductor") -> tuple[Block, SoftmaxStep]:

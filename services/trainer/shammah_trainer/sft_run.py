@@ -136,7 +136,7 @@ class SftRun:
         return self._finish(progress, cut=False)
 
     def step(self, number: int, staged: list[Tensor | Bin]) -> None:
-        """Make one step of prepared bins (see `stage`); on a GPU nothing is waited for."""
+        """Make one step of prepared bins (see `stage`); on a GPU nothing is waited for but by `Passes.pace`."""
         if self._passes is None:
             self._prepare(staged)
         passes = self._passes
@@ -154,6 +154,7 @@ class SftRun:
         self._anchor.pull(self.parameters.vector, rate)
         passes.loss.zero_()
         self._average.note(self.parameters.vector, number)
+        passes.pace()
 
     def stage(self, number: int) -> list[Tensor | Bin]:
         """Fill this process' bins of a step, ready for `step`; may run in another thread."""

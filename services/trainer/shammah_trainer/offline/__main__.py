@@ -6,6 +6,7 @@ import os
 
 # Read when torch is loaded; see `shammah_trainer.__main__`.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 
 import sys
 import time
