@@ -129,17 +129,19 @@ inline void attend_group(const float* queries, int group, const uint16_t* keys, 
   }
 }
 
-inline bool attend(const float* queries, int group, int size, const uint16_t* keys, const uint16_t* values, int count,
+// The sizes of heads that `attend` has.
+inline bool can_attend(int size) { return size % 16 == 0 && (size <= 96 || size == 128) && size > 0; }
+
+inline void attend(const float* queries, int group, int size, const uint16_t* keys, const uint16_t* values, int count,
                    const uint16_t* next, float* scores, float* out) {
   switch (size / 16) {
-    case 1: attend_group<1>(queries, group, keys, values, count, next, scores, out); return true;
-    case 2: attend_group<2>(queries, group, keys, values, count, next, scores, out); return true;
-    case 3: attend_group<3>(queries, group, keys, values, count, next, scores, out); return true;
-    case 4: attend_group<4>(queries, group, keys, values, count, next, scores, out); return true;
-    case 5: attend_group<5>(queries, group, keys, values, count, next, scores, out); return true;
-    case 6: attend_group<6>(queries, group, keys, values, count, next, scores, out); return true;
-    case 8: attend_group<8>(queries, group, keys, values, count, next, scores, out); return true;
-    default: return false;
+    case 1: attend_group<1>(queries, group, keys, values, count, next, scores, out); break;
+    case 2: attend_group<2>(queries, group, keys, values, count, next, scores, out); break;
+    case 3: attend_group<3>(queries, group, keys, values, count, next, scores, out); break;
+    case 4: attend_group<4>(queries, group, keys, values, count, next, scores, out); break;
+    case 5: attend_group<5>(queries, group, keys, values, count, next, scores, out); break;
+    case 6: attend_group<6>(queries, group, keys, values, count, next, scores, out); break;
+    case 8: attend_group<8>(queries, group, keys, values, count, next, scores, out); break;
   }
 }
 

@@ -28,6 +28,7 @@ struct DecoderLayer {
         team(find_team(info.integer("team"), static_cast<int>(info.integer("threads")))) {
     const char* names[] = {"qkv", "attention", "gate", "up", "down"};
     for (int i = 0; i < 5; ++i) places[i] = info.integer(names[i]);
+    if (!can_attend(heads.size)) throw std::runtime_error("heads of " + std::to_string(heads.size) + " elements");
   }
 
   void compute(const Context& context) const;
@@ -57,7 +58,7 @@ struct LayerRun {
   const Heads& heads;
   Team& team;
   const float epsilon;
-  int rows, steps, hidden, width, context_length;
+  int rows, steps, hidden, context_length;
   const int32_t* lengths;
   const float *in, *cos, *sin, *gain, *gain2;
   Packed qkv, mixer, gate, up, down;
@@ -76,7 +77,6 @@ inline LayerRun::LayerRun(const DecoderLayer& layer, const Context& context)
   rows = static_cast<int>(dims[0]) * steps;
   hidden = static_cast<int>(dims[2]);
   context_length = static_cast<int>(cache[3]);
-  width = (heads.queries + 2 * heads.stored) * heads.size;
   in = context.data<float>(L::kHidden);
   lengths = context.data<int32_t>(L::kLengths);
   cos = context.data<float>(L::kCos);
@@ -87,7 +87,7 @@ inline LayerRun::LayerRun(const DecoderLayer& layer, const Context& context)
   const auto find = [&](int i, int outputs, int columns) {
     return find_packed(weights, layer.places[i], outputs, columns, layer.whole);
   };
-  qkv = find(0, width, hidden);
+  qkv = find(0, (heads.queries + 2 * heads.stored) * heads.size, hidden);
   mixer = find(1, hidden, heads.queries * heads.size);
   gate = find(2, layer.intermediate, hidden);
   up = find(3, layer.intermediate, hidden);

@@ -30,9 +30,10 @@ struct Found {
     total *= factor, weighted *= factor;
   }
   void add(const float* logits, int count, int64_t first) {
-    __m512 peak = _mm512_set1_ps(best);
+    __m512 peak = _mm512_set1_ps(-std::numeric_limits<float>::infinity());
     for (int i = 0; i < count; i += 16) {
-      peak = _mm512_mask_max_ps(peak, first_lanes(count - i), peak, _mm512_loadu_ps(logits + i));
+      const __mmask16 lanes = first_lanes(count - i);
+      peak = _mm512_mask_max_ps(peak, lanes, peak, _mm512_maskz_loadu_ps(lanes, logits + i));
     }
     if (!(_mm512_reduce_max_ps(peak) <= second)) {
       for (int i = 0; i < count; ++i) {

@@ -56,7 +56,7 @@ class Team {
   // Every member of a running body must come here before any goes on.
   void barrier() {
     if (size_ == 1) return;
-    const int phase = phase_.load(std::memory_order_acquire);
+    const unsigned phase = phase_.load(std::memory_order_acquire);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size_ - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       phase_.store(phase + 1, std::memory_order_release);
@@ -107,7 +107,7 @@ class Team {
   alignas(64) std::atomic<unsigned> epoch_{0};
   alignas(64) std::atomic<int> running_{0};
   alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<int> phase_{0};
+  alignas(64) std::atomic<unsigned> phase_{0};
   alignas(64) std::atomic<int> sleeping_{0};
   std::atomic<bool> stopping_{false};
 };
@@ -117,6 +117,7 @@ inline std::shared_ptr<Team> find_team(int64_t number, int size) {
   static std::mutex lock;
   static std::map<int64_t, std::weak_ptr<Team>> teams;
   std::lock_guard<std::mutex> held(lock);
+  std::erase_if(teams, [](const auto& entry) { return entry.second.expired(); });
   auto& known = teams[number];
   auto team = known.lock();
   if (!team) known = team = std::make_shared<Team>(size);
