@@ -15,7 +15,7 @@ class GeneratorSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="SHAMMAH_GENERATOR_")
 
     precision: Precision = Field("int8", description="Releases certified for another one are refused; fp16: on CUDA.")
-    threads: int = Field(2, ge=1, le=256, description="Threads inside one computation (ONNX Runtime).")
+    threads: int = Field(2, ge=1, le=256, description="Threads inside one computation.")
     slots: int = Field(32, ge=1, le=1024, description="Responses of one version that grow at the same time.")
     context: int = Field(1024, ge=2, description="Tokens of one prompt and its response together.")
     default_max_tokens: int = Field(64, ge=1, description="Length limit of a response when the request has none.")

@@ -5,8 +5,8 @@ Inputs: `input_ids` int64 `[B, S]`, `seqlens_k` int32 `[B]` (total length - 1 of
 float16 `[2 * layers, slots, kv_heads, context, head_dim]`, keys and values of a layer after each other, which is
 written to: B rows from the first slot on. Outputs: those of `readout`. Inputs are few and large, since each costs time
 in every step. Built when a version is loaded, in milliseconds; version folders hold the graphs of ONNX Runtime's
-operators only, which every machine can run. It knows names and shapes; what the operators
-compute is said in `services/generator/native`.
+operators only, which every machine can run. It knows names and shapes; what the operators compute is said in
+`services/generator/native`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from shammah_chassis.errors import InvalidInputError
 
 from shammah_generator.architecture import Architecture
-from shammah_generator.packing import lay_out, stores_head
+from shammah_generator.packing import count_packed, lay_out, stores_head
 from shammah_generator.precision import PLANS, Precision
 
 DOMAIN = "shammah"
@@ -43,6 +43,7 @@ def build_native_graph(
 class _Builder:
     def __init__(self, architecture: Architecture, precision: Precision, threads: int, every_position: bool) -> None:
         self._a = architecture
+        self._precision = precision
         self._plan = PLANS[precision]
         self._places = lay_out(architecture, precision)
         self._every = every_position
@@ -65,7 +66,7 @@ class _Builder:
             declare("input_ids", TensorProto.INT64, ["B", "S"]),
             declare("seqlens_k", TensorProto.INT32, ["B"]),
             declare("first_slot", TensorProto.INT32, []),
-            declare("weights", TensorProto.UINT8, [max(place.end for place in self._places.values())]),
+            declare("weights", TensorProto.UINT8, [count_packed(a, self._precision)]),
             declare("cache", TensorProto.FLOAT16, [2 * a.layers, "slots", a.kv_heads, "L", a.head_dim]),
         ]
         graph = helper.make_graph(self._nodes, "llama", inputs, outputs, initializer=self._gains)

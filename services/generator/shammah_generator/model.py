@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.manifest import MANIFEST_NAME, digest_file, load_json, read_manifest
@@ -27,7 +28,7 @@ from shammah_generator.graph import build_graph
 from shammah_generator.graph_native import build_native_graph, can_serve
 from shammah_generator.native import find_library
 from shammah_generator.pages import make_zeros
-from shammah_generator.precision import PLANS, check_precision
+from shammah_generator.precision import PLANS, Precision, check_precision
 from shammah_generator.session import count_bytes, open_session, read_graph
 from shammah_generator.stepping import Scores
 from shammah_generator.weight_cache import name_cache_file
@@ -83,7 +84,8 @@ class GeneratorModel:
         rows = slots + self.staging
         self._lengths = np.zeros(rows, np.int64)
         shape = (2 * architecture.layers, rows, architecture.kv_heads, context, architecture.head_dim)
-        # Zeroed pages are mapped on first touch: a slot costs memory only about as far as it was ever filled.
+        # Zeroed pages are mapped on first touch: a slot costs memory only about as far as it was ever filled. Large
+        # pages, for our own operators, hold several slots of a layer.
         self._cache: Array = np.zeros(shape, np.float32) if packed is None else make_zeros(shape, np.float16)
         self._packed = packed
         self._steps: dict[int, _Step] = {}
@@ -127,23 +129,14 @@ class GeneratorModel:
         cache = None
         if cache_dir is not None and PLANS[known].quantised:
             cache = name_cache_file(cache_dir, _find_digest(folder), known, packed=library is not None)
-        if library is not None:
-            graph = build_native_graph(architecture, precision=known, threads=threads, every_position=every_position)
-        elif every_position:
-            graph = build_graph(architecture, precision=known, every_position=True)
-        else:
-            graph = read_graph(folder, architecture, known)
+        graph = _choose_graph(folder, architecture, known, threads, every_position, own=library is not None)
         weights = read_weights_politely(
             folder / WEIGHTS_NAME, architecture, precision=known, threads=threads, cache=cache, library=library
         )
-        session = (
-            open_session(graph, weights, threads=threads)
-            if library is None
-            # Our operators have threads of their own.
-            else open_session(graph, weights, threads=1, library=library.path)
-        )
+        # Our operators have threads of their own.
+        threads, path = (threads, None) if library is None else (1, library.path)
         return cls(
-            session,
+            open_session(graph, weights, threads=threads, library=path),
             architecture=architecture,
             tokenizer=load_tokenizer(folder / TOKENIZER_NAME),
             slots=slots,
@@ -273,6 +266,16 @@ class GeneratorModel:
             step.keep.append(ort.OrtValue.ortvalue_from_numpy(value))
             step.binding.bind_ortvalue_output(name, step.keep[-1])
         return step
+
+
+def _choose_graph(
+    folder: Path, architecture: Architecture, precision: Precision, threads: int, every_position: bool, *, own: bool
+) -> onnx.ModelProto:
+    if own:
+        return build_native_graph(architecture, precision=precision, threads=threads, every_position=every_position)
+    if every_position:
+        return build_graph(architecture, precision=precision, every_position=True)
+    return read_graph(folder, architecture, precision)
 
 
 def _read_scores(outputs: Mapping[str, Array]) -> Scores:

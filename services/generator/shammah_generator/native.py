@@ -56,10 +56,14 @@ def find_library() -> Library | None:
         _LOG.info("CPU operators of our own need %s: ONNX Runtime's are used", ", ".join(sorted(missing)))
         return None
     path = name_library()
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):  # false also where the folder may not be read
         _LOG.warning("CPU operators of our own are not built (python -m shammah_generator.native): serving is slower")
         return None
-    level = int(_load(path).shammah_cpu_level())
+    try:
+        level = int(_load(path).shammah_cpu_level())
+    except (OSError, AttributeError) as error:
+        _LOG.warning("CPU operators of our own can't be loaded, serving is slower: %s", error)
+        return None
     return Library(path, amx=level > 1) if level else None
 
 
@@ -73,15 +77,24 @@ def find_missing_flags(cpuinfo: Path) -> frozenset[str]:
 
 
 def name_library() -> Path | None:
-    """Return where the library of these sources lies once it is built; None where there are no sources."""
+    """Return where the library of these sources lies once it is built; None without sources or a home folder."""
     folder = next((folder for folder in _SOURCES if (folder / _SOURCE).is_file()), None)
-    if folder is None:
+    root = find_libraries()
+    if folder is None or root is None:
         return None
     digest = hashlib.sha256(" ".join((*_FLAGS, *_AMX_FLAGS)).encode())
     for path in (*sorted(folder.glob("cpu_*")), folder / "ort_abi.h"):
         digest.update(path.read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "shammah" / "native" / f"cpu-{digest.hexdigest()[:16]}.so"
+    return root / f"cpu-{digest.hexdigest()[:16]}.so"
+
+
+def find_libraries() -> Path | None:
+    """Return the folder of built libraries, which may not exist; None for a user without a home."""
+    try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
+    return root / "shammah" / "native"
 
 
 def build_library() -> Path | None:
@@ -94,7 +107,7 @@ def build_library() -> Path | None:
     compiler = next((found for name in _COMPILERS if (found := shutil.which(name))), None)
     if path is None or compiler is None or platform.machine() != "x86_64":
         return None
-    if not path.is_file():
+    if not os.path.isfile(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = next(folder for folder in _SOURCES if (folder / _SOURCE).is_file())
         with tempfile.TemporaryDirectory(dir=path.parent) as aside:
@@ -117,10 +130,14 @@ def _load(path: Path) -> ctypes.CDLL:
 
 
 def main() -> int:
-    """Build the library and say what came of it."""
-    path = build_library()
+    """Build the library and say what came of it; 1 where the compiler refuses or nothing can be written."""
+    try:
+        path = build_library()
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"not built, ONNX Runtime's own operators will be used: {error}", file=sys.stderr)
+        return 1
     if path is None:
-        print("no C++ compiler (or no x86-64): ONNX Runtime's own operators will be used")
+        print("no C++ compiler (or no x86-64, sources or home): ONNX Runtime's own operators will be used")
         return 0
     missing = find_missing_flags(Path("/proc/cpuinfo"))
     print(f"built {path}" if not missing else f"built {path}; this processor lacks {', '.join(sorted(missing))}")

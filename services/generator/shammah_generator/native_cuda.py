@@ -20,6 +20,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from shammah_generator.native import find_libraries
+
 _LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).resolve().parent
 # In a checkout, and in a wheel.
@@ -44,7 +46,7 @@ def find_cuda_library() -> Path | None:
     """Return the library for this machine's GPU, or None where it was not built; logged once."""
     capability = read_capability()
     path = None if capability is None else name_cuda_library(capability)
-    if path is not None and path.is_file():
+    if path is not None and os.path.isfile(path):  # false also where the folder may not be read
         return path
     _LOG.warning(
         "CUDA operators of our own are not built for compute capability %s (python -m shammah_generator.native_cuda): "
@@ -73,15 +75,15 @@ def read_capability() -> int | None:
 
 
 def name_cuda_library(capability: int) -> Path | None:
-    """Return where the library of these sources lies once it is built; None where there are no sources."""
+    """Return where the library of these sources lies once it is built; None without sources or a home folder."""
     folder = next((folder for folder in _FOLDERS if (folder / _SOURCE).is_file()), None)
-    if folder is None:
+    root = find_libraries()
+    if folder is None or root is None:
         return None
     digest = hashlib.sha256(" ".join(_FLAGS).encode())
     for name in (_SOURCE, *_HEADERS):
         digest.update((folder / name).read_bytes())
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return root / "shammah" / "native" / f"cuda-{capability}-{digest.hexdigest()[:16]}.so"
+    return root / f"cuda-{capability}-{digest.hexdigest()[:16]}.so"
 
 
 def build_cuda_library(capability: int) -> Path | None:

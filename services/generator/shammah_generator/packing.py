@@ -53,6 +53,11 @@ def lay_out(architecture: Architecture, precision: Precision) -> dict[str, Place
     return places
 
 
+def count_packed(architecture: Architecture, precision: Precision) -> int:
+    """Return the bytes of all packed weights."""
+    return max(place.end for place in lay_out(architecture, precision).values())
+
+
 def _list_weights(a: Architecture, plan: Plan) -> Iterator[tuple[str, Scheme, int, int]]:
     yield "embedding", "block", a.vocab, a.hidden
     if stores_head(a, plan):

@@ -21,7 +21,7 @@ from shammah_chassis.errors import ArtifactError
 from shammah_generator.architecture import Architecture
 from shammah_generator.arrays import Array, Floats
 from shammah_generator.native import Library
-from shammah_generator.packing import lay_out, pack, read_scales, stores_head
+from shammah_generator.packing import count_packed, lay_out, pack, read_scales, stores_head
 from shammah_generator.pages import make_zeros
 from shammah_generator.precision import PLANS, Precision, Scheme
 from shammah_generator.quantise import quantise, quantise_rows
@@ -48,8 +48,16 @@ def read_weights_politely(
     by_rows: bool = False,
 ) -> dict[str, Array]:
     """As `read_weights`, in threads that give way to all others: another version may be answering meanwhile."""
-    ways = {"precision": precision, "threads": threads, "cache": cache, "library": library, "by_rows": by_rows}
-    work = partial(read_weights, path, architecture, **ways)
+    work = partial(
+        read_weights,
+        path,
+        architecture,
+        precision=precision,
+        threads=threads,
+        cache=cache,
+        library=library,
+        by_rows=by_rows,
+    )
     # A thread of its own, as it can't raise its priority again; those that it starts inherit it.
     with ThreadPoolExecutor(1, thread_name_prefix="weights", initializer=_give_way) as pool:
         return pool.submit(work).result()
@@ -82,11 +90,7 @@ def read_weights(
     """
     plan = PLANS[precision]
     if library is not None:
-        found = read_cache(cache) if cache else None
-        quantiser = _Quantiser(path, architecture, precision=precision)
-        weights = quantiser.pack(library, threads) if found is None else _spread(found)
-        if cache and found is None:
-            write_cache(cache, weights)
+        weights = _read_packed(path, architecture, precision, threads=threads, cache=cache, library=library)
     elif not plan.quantised:
         kind = np.float16 if plan.half else np.float32
         weights = _make_plain(path, architecture, kind, threads=threads, by_rows=by_rows)
@@ -191,11 +195,19 @@ def _make_plain(
     return weights
 
 
-def _spread(weights: Mapping[str, Array]) -> dict[str, Array]:
-    """Copy packed weights from a file to where they can be computed with."""
-    packed = make_zeros(weights[PACKED].shape, np.uint8)
-    packed[...] = weights[PACKED]
-    return {**weights, PACKED: packed}
+def _read_packed(
+    path: Path, a: Architecture, precision: Precision, *, threads: int, cache: Path | None, library: Library
+) -> dict[str, Array]:
+    found = read_cache(cache) if cache else None
+    if found is not None and PACKED in found and len(found[PACKED]) == count_packed(a, precision):
+        # From the file's memory to large pages.
+        packed = make_zeros(found[PACKED].shape, np.uint8)
+        packed[...] = found[PACKED]
+        return {**found, PACKED: packed}
+    weights = _Quantiser(path, a, precision=precision).pack(library, threads)
+    if cache:
+        write_cache(cache, weights)
+    return weights
 
 
 class _Quantiser:
@@ -226,7 +238,7 @@ class _Quantiser:
         for name, gain in self._norms.items():
             _require_finite(name, gain)
         places = lay_out(self._architecture, self._precision)
-        packed: Array = make_zeros((max(place.end for place in places.values()),), np.uint8)
+        packed: Array = make_zeros((count_packed(self._architecture, self._precision),), np.uint8)
         with ThreadPoolExecutor(threads, thread_name_prefix="pack") as pool:
             for name, _, weight in self._list_weights():
                 place = places[name]

@@ -8,15 +8,19 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from shammah_generator import native
 from shammah_generator.graph_native import can_serve
 from shammah_generator.model import GeneratorModel
+from shammah_generator.packing import count_packed
+from shammah_generator.weights import PACKED
 
 needs_library = pytest.mark.skipif(
     native.find_library() is None, reason="our own CPU operators are not built here, or can't run here"
 )
 SHAPES = {
     "plain": {},
+    "a vocabulary that ends inside a tile": {"vocab": 523},
     "grouped heads of 48": {"hidden": 96, "heads": 6, "kv_heads": 2, "head_dim": 48, "intermediate": 100},
     "untied, heads of 16": {
         "hidden": 160,
@@ -134,7 +138,7 @@ def test_what_does_not_fit_the_cache_is_refused_and_said(folder):
     step.seqlens[0] = 64
     with pytest.raises(Exception, match="a row is longer than its slot"):
         model._session.run_with_iobinding(step.binding)
-    step.ids[0, 0], step.seqlens[0] = 512, 20
+    step.ids[0, 0], step.seqlens[0] = model.architecture.vocab, 20
     with pytest.raises(Exception, match="no such token"):
         model._session.run_with_iobinding(step.binding)
 
@@ -144,6 +148,41 @@ def test_a_processor_without_the_instructions_is_told_apart(tmp_path):
     cpuinfo.write_text("processor : 0\nflags : fpu avx2 fma f16c bmi2\n")
     assert {"avx512f", "avx512_vnni"} <= native.find_missing_flags(cpuinfo)
     assert native.find_missing_flags(tmp_path / "none")
+
+
+@needs_library
+def test_cached_weights_that_are_not_those_of_the_graph_are_made_anew(folder, tmp_path):
+    expected = load(folder, cache_dir=tmp_path).prefill(0, PROMPT).logits(0).copy()
+    [cached] = tmp_path.iterdir()
+    whole = cached.read_bytes()
+    for found in ({PACKED: np.zeros(64, np.uint8)}, {"embedding.packed": np.zeros(64, np.uint8)}):
+        save_file(found, cached)
+        assert np.array_equal(load(folder, cache_dir=tmp_path).prefill(0, PROMPT).logits(0), expected)
+        assert cached.read_bytes() == whole
+
+
+@needs_library
+def test_what_a_version_may_occupy_is_its_packed_weights_and_a_cache_of_halves(folder):
+    model = load(folder)
+    a = model.architecture
+    positions = a.max_positions * a.head_dim // 2
+    vectors = (2 * a.layers + 1) * a.hidden + 2 * positions
+    assert model.kv_bytes == 2 * a.layers * (48 + 4) * a.kv_heads * 64 * a.head_dim * 2
+    assert model.resident_bytes == model.kv_bytes + count_packed(a, "int8") + 4 * vectors
+
+
+def test_a_library_that_can_t_be_had_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(native, "find_missing_flags", lambda cpuinfo: frozenset())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    built = native.name_library()
+    built.parent.mkdir(parents=True)
+    built.write_text("cut")
+    assert native.find_library.__wrapped__() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where the user is in no list
+    assert native.name_library() is None
+    assert native.find_library.__wrapped__() is None
 
 
 def test_without_a_built_library_onnx_runtime_serves(tmp_path, folder):
