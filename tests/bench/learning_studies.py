@@ -39,6 +39,12 @@ def main() -> None:
         lines = [json.loads(line) for line in (RAW / "active.jsonl").read_text("utf-8").splitlines()]
         # A chain that was cut short is made again from its start: the last line of a point counts.
         points = list({(line["arm"], line["seed"], line["budget"]): line for line in lines}.values())
+        if not all("shares" in point for point in points):
+            print("active.jsonl is of the study before 2026-11-30, without shares by family: its figures stay")
+            points = []
+    else:
+        points = []
+    if points:
         figures += compare_choices(points, "share")
         figures += compare_choices(points, "share_narrow", "_narrow")
         figures += compare_estimates(points)
@@ -49,6 +55,7 @@ def main() -> None:
         draw_matrices(runs, RESULTS / "learning_forgetting.png")
     if (RAW / "online.txt").is_file():
         figures += compare_batches((RAW / "online.txt").read_text("utf-8").splitlines())
+    figures += list_rates()
     merge_figures(figures, command="python tests/bench/learning_studies.py", where="NVIDIA H200")
 
 
@@ -209,31 +216,68 @@ def compare_batches(lines: Sequence[str]) -> list[Figure]:
 
 
 def measure_forgetting(runs: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Return the mean loss of earlier families with replay (upper 95 % limit beside it), without, and jointly."""
-    with_replay = [run["loss"] for run in runs if run["way"] == "replay"]
+    """Return the mean loss of earlier families with replay and its upper 95 % limit, and what is beside it.
+
+    That is: each other setting of replay, training without replay, and jointly, as far as they were run.
+    """
+    plain = [run for run in runs if run["way"] == "replay" and not run["more"]]
+    joint = [run for run in runs if run["way"] == "joint"]
     without = [run["loss"] for run in runs if run["way"] == "none"]
-    joint = [100 * float(np.mean(run["matrix"][-1])) for run in runs if run["way"] == "joint"]
-    end = [100 * float(np.mean(run["matrix"][-1])) for run in runs if run["way"] == "replay"]
+    beside = f"; of joint training {end_of(joint):.1f} ({len(joint)} runs)" if joint else ""
+    figures = list_losses("forgetting_points", plain, beside)
+    for more in sorted({json.dumps(run["more"]) for run in runs if run["way"] == "replay" and run["more"]}):
+        own = [run for run in runs if run["way"] == "replay" and json.dumps(run["more"]) == more]
+        name = "_".join(json.loads(more))
+        told = f"; with plain replay {end_of(plain):.1f}{beside}"
+        figures += list_losses(f"forgetting_points_{name}", own, told)
+    if without:
+        note = f"the same without replay, mean of {len(without)} runs"
+        figures.append(Figure("forgetting_points_without_replay", round(float(np.mean(without)), 2), "points", note))
+    return figures
+
+
+def end_of(runs: Sequence[dict[str, Any]]) -> float:
+    """Return the mean accuracy over families after the last of them, in percent."""
+    return 100 * float(np.mean([np.mean(run["matrix"][-1]) for run in runs]))
+
+
+def list_rates() -> list[Figure]:
+    """Return how fast the whole workload was trained on, with the compiler's cache empty and full."""
+    figures = []
+    for name, state in (("", "cold"), ("_warm", "warm")):
+        path = RAW / f"speed_{state}.json"
+        if not path.is_file():
+            continue
+        run = json.loads(path.read_text("utf-8"))["speed"][0]
+        result = run["result"]
+        note = (
+            f"{result['rows']} rows, {run['hyper']['epochs']} passes, {result['steps']} steps; preparing, compiling "
+            f"({result['timings'].get('compile', 0):.0f} s behind the first steps, its cache {state}) and both "
+            f"evaluations included; {run['train_ex_s']:.0f} while it ran, {run['real_tokens_s']} real tokens/s; "
+            f"{run['device']}, torch {run['torch']}; rows of all families as in the run of accuracy_all"
+        )
+        rate = run["train_ex_s_with_preparing_and_evaluating"]
+        figures.append(Figure(f"train_ex_s{name}", rate, "examples/s", note, "notes: plain loop", 672))
+    return figures
+
+
+def list_losses(name: str, runs: Sequence[dict[str, Any]], beside: str) -> list[Figure]:
+    """Return the mean loss of runs of one setting and its upper limit."""
+    losses = [run["loss"] for run in runs]
     # Student's t, one-sided: the deviation is estimated from these runs.
-    reach = float(stats.t.ppf(0.95, len(with_replay) - 1)) / np.sqrt(len(with_replay))
-    upper = np.mean(with_replay) + reach * np.std(with_replay, ddof=1)
+    reach = float(stats.t.ppf(0.95, len(losses) - 1)) / np.sqrt(len(losses))
+    upper = np.mean(losses) + reach * np.std(losses, ddof=1)
     tested = [count for run in runs for count in run["tested"].values()]
-    how = next((run["more"] for run in runs if run["way"] == "replay"), {})
-    changes = "".join(f", {name} {value}" for name, value in how.items())
+    own = 100 * float(np.mean([run["matrix"][i][i] for run in runs for i in range(len(run["matrix"]))]))
+    changes = "".join(f", {key} {value}" for key, value in runs[0]["more"].items())
     note = (
-        f"{len(with_replay)} runs of six families one after another (600 rows each), replay 1:1{changes}; mean "
-        f"accuracy at the end {np.mean(end):.1f}, of joint training {np.mean(joint):.1f} ({len(joint)} runs); "
-        f"{min(tested)} to {max(tested)} held-out rows a family"
+        f"{len(runs)} runs of six families one after another (600 rows each), replay 1:1{changes}; a family right "
+        f"after it was taught {own:.1f}, mean accuracy at the end {end_of(runs):.1f}{beside}; {min(tested)} to "
+        f"{max(tested)} held-out rows a family"
     )
     return [
-        Figure("forgetting_points", round(float(upper), 2), "points", f"upper 95 % limit of the mean loss; {note}"),
-        Figure("forgetting_points_mean", round(float(np.mean(with_replay)), 2), "points", note),
-        Figure(
-            "forgetting_points_without_replay",
-            round(float(np.mean(without)), 2),
-            "points",
-            f"the same without replay, mean of {len(without)} runs",
-        ),
+        Figure(name, round(float(upper), 2), "points", f"upper 95 % limit of the mean loss; {note}"),
+        Figure(f"{name}_mean", round(float(np.mean(losses)), 2), "points", note),
     ]
 
 
@@ -260,16 +304,19 @@ def draw_curves(runs: Sequence[Any], path: Path) -> None:
 
 
 def draw_matrices(runs: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw, for the first order and seed, the accuracy of each family after each stage, with and without replay."""
-    figure, panes = pyplot.subplots(1, 2, figsize=(11, 4.5))
-    for pane, way in zip(panes, ("replay", "none"), strict=True):
-        run = next(run for run in runs if run["way"] == way)
+    """Draw the accuracy of each family after each stage: a run of plain replay, and one of another way."""
+    other = next((run for run in runs if run["way"] == "none"), None)
+    other = other or next((run for run in runs if run["way"] == "replay" and run["more"]), None)
+    shown = [next(run for run in runs if run["way"] == "replay" and not run["more"]), *([other] if other else [])]
+    figure, panes = pyplot.subplots(1, len(shown), figsize=(5.5 * len(shown), 4.5), squeeze=False)
+    for place, (pane, run) in enumerate(zip(panes[0], shown, strict=True)):
         # Families that were not taught yet are left blank.
         image = pane.imshow(np.array(run["matrix"], dtype=float), vmin=0, vmax=1, cmap="viridis")
         pane.set_xticks(range(6), run["order"], rotation=30, ha="right", fontsize=7)
-        pane.set_yticks(range(6), [f"after {name}" for name in run["order"]] if way == "replay" else [], fontsize=7)
-        pane.set_title("replay 1:1" if way == "replay" else "no replay")
-    figure.colorbar(image, ax=panes, label="accuracy")
+        pane.set_yticks(range(6), [f"after {name}" for name in run["order"]] if place == 0 else [], fontsize=7)
+        how = "".join(f", {name} {value}" for name, value in run["more"].items())
+        pane.set_title("no replay" if run["way"] == "none" else f"replay 1:1{how}")
+    figure.colorbar(image, ax=list(panes[0]), label="accuracy")
     figure.savefig(path, dpi=110, bbox_inches="tight")
     pyplot.close(figure)
 

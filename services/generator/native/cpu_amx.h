@@ -16,10 +16,14 @@ inline void configure_amx(bool whole) {
   _tile_loadconfig(config);
 }
 
-inline void add_unit(const uint8_t* unit, const int32_t* sums, const float* scales, int scale_stride, __m512* totals) {
+inline void add_unit(const uint8_t* unit, const int32_t* sums, const float* scales, int scale_stride,
+                     const Ahead& ahead, __m512* totals) {
+  const char* soon = ahead.from(unit);
+  if (ahead.lines > kAmxRows) fetch_line(soon + 64 * kAmxRows);
   for (int block = 0; block < 2; ++block) {
     const __m512 scale = block_scales(unit, block);
     for (int r = 0; r < kAmxRows; ++r) {
+      if (block == 0 && r < ahead.lines) fetch_line(soon + 64 * r);
       const __m512 exact = _mm512_cvtepi32_ps(_mm512_load_si512(sums + (block * kAmxRows + r) * kTile));
       const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(scales[r * scale_stride + block]));
       totals[r] = _mm512_fmadd_ps(exact, both, totals[r]);
@@ -38,7 +42,6 @@ inline void multiply_amx_blocks(const uint8_t* tile, int units, const Activation
   for (int u = 0; u <= units; ++u) {
     if (u < units) {
       const uint8_t* unit = tile + u * kBlockUnit;
-      ahead.fetch(unit);
       _tile_loadd(4, from + u * kPair, a.stride);
       _tile_loadd(6, unit, 64);
       _tile_loadd(5, from + u * kPair + kBlock, a.stride);
@@ -60,7 +63,7 @@ inline void multiply_amx_blocks(const uint8_t* tile, int units, const Activation
       }
     }
     if (u > 0) {
-      add_unit(tile + (u - 1) * kBlockUnit, sums[(u - 1) % 2], scales + 2 * (u - 1), a.scale_stride, t);
+      add_unit(tile + (u - 1) * kBlockUnit, sums[(u - 1) % 2], scales + 2 * (u - 1), a.scale_stride, ahead, t);
     }
   }
   for (int r = 0; r < kAmxRows; ++r) totals[r] = t[r];

@@ -20,7 +20,7 @@ constexpr int kRowTail = kTile * 4;
 constexpr int kVnniRows = 8;
 constexpr int kAmxRows = 16;
 constexpr int kAmxLeast = 9;  // fewer rows are quicker without
-constexpr int kUnitsAhead = 4;
+constexpr int kUnitsAhead = 8;
 
 struct Packed {
   const uint8_t* data;
@@ -32,25 +32,22 @@ struct Packed {
   const uint8_t* tile(int index) const { return data + index * tile_bytes(); }
 };
 
-// Which lines of memory a pass over a tile asks for meanwhile. The hardware alone streams weights at half of the
-// bandwidth. A single pass asks a little ahead; of several, each asks for its share of the next tile, which would push
-// what is in use out of the first cache.
+inline void fetch_line(const char* from) { _mm_prefetch(from, _MM_HINT_T1); }
+
+// Which lines of memory a pass over a tile asks for meanwhile, for each of its units. The hardware alone streams weights
+// at half of the bandwidth. A single pass asks some units ahead; of several, each asks for its share of the next tile.
+// Asking is spread over the work on a unit where that is short: in a burst, requests wait for each other.
 struct Ahead {
-  bool near;
   size_t distance;
-  int first, last;
-  Ahead(int pass, int passes, const Packed& w)
-      : near(passes == 1),
-        distance(passes == 1 ? static_cast<size_t>(kUnitsAhead) * w.unit_bytes() : w.tile_bytes()),
-        first(w.unit_bytes() / 64 * pass / passes),
-        last(w.unit_bytes() / 64 * (pass + 1) / passes) {}
+  int lines;
+  Ahead(int pass, int passes, const Packed& w) {
+    const int all = w.unit_bytes() / 64, first = all * pass / passes;
+    distance = (passes == 1 ? static_cast<size_t>(kUnitsAhead) * w.unit_bytes() : w.tile_bytes()) + 64 * first;
+    lines = all * (pass + 1) / passes - first;
+  }
+  const char* from(const uint8_t* unit) const { return reinterpret_cast<const char*>(unit) + distance; }
   void fetch(const uint8_t* unit) const {
-    const char* from = reinterpret_cast<const char*>(unit) + distance;
-    if (near) {
-      for (int line = first; line < last; ++line) _mm_prefetch(from + 64 * line, _MM_HINT_T0);
-    } else {
-      for (int line = first; line < last; ++line) _mm_prefetch(from + 64 * line, _MM_HINT_T1);
-    }
+    for (int line = 0; line < lines; ++line) fetch_line(from(unit) + 64 * line);
   }
 };
 
@@ -70,12 +67,15 @@ inline __m512 row_scales(const uint8_t* tile, int units) {
 }
 
 // Adds eight groups (32 inputs) to the integer sums of `Rows` rows. The instruction multiplies unsigned by signed bytes,
-// so activations are shifted by 128, and `off` gathers 128 times the sum of the weights, to be taken off.
+// so activations are shifted by 128, and `off` gathers 128 times the sum of the weights, to be taken off. For one row,
+// which streams them as fast as memory gives, a line from `soon` on is asked for with each group.
 template <int Rows>
-inline void add_groups(const uint8_t* weights, const uint8_t* from, int stride, __m512i* sums, __m512i& off) {
+inline void add_groups(const uint8_t* weights, const uint8_t* from, int stride, const char* soon, __m512i* sums,
+                       __m512i& off) {
   const __m512i shift = _mm512_set1_epi8(static_cast<char>(0x80));
   for (int group = 0; group < 8; ++group) {
     const __m512i w = _mm512_load_si512(weights + 64 * group);
+    if (Rows == 1) fetch_line(soon + 64 * group);
     off = _mm512_dpbusd_epi32(off, shift, w);
     for (int r = 0; r < Rows; ++r) {
       int four;
@@ -93,10 +93,12 @@ inline void multiply_blocks(const uint8_t* tile, int units, const Activations& a
   for (int r = 0; r < Rows; ++r) totals[r] = _mm512_setzero_ps();
   for (int at = 0; at < 2 * units; ++at) {
     const uint8_t* unit = tile + (at / 2) * kBlockUnit;
-    if (at % 2 == 0) ahead.fetch(unit);
+    if (Rows > 1 && at % 2 == 0) ahead.fetch(unit);
+    if (Rows == 1 && at % 2 == 0) fetch_line(ahead.from(unit) + kUnitWeights);  // the scales
     __m512i sums[Rows], off = _mm512_setzero_si512();
     for (int r = 0; r < Rows; ++r) sums[r] = _mm512_setzero_si512();
-    add_groups<Rows>(unit + 512 * (at % 2), from + at * kBlock, a.stride, sums, off);
+    const char* soon = ahead.from(unit) + 512 * (at % 2);
+    add_groups<Rows>(unit + 512 * (at % 2), from + at * kBlock, a.stride, soon, sums, off);
     const __m512 scale = block_scales(unit, at % 2);
     for (int r = 0; r < Rows; ++r) {
       const __m512 exact = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[r], off));
@@ -119,9 +121,10 @@ inline void multiply_whole(const uint8_t* tile, int units, const Activations& a,
   for (int r = 0; r < Rows; ++r) even[r] = odd[r] = _mm512_setzero_si512();
   for (int u = 0; u < units; ++u) {
     const uint8_t* unit = tile + u * kUnitWeights;
-    ahead.fetch(unit);
-    add_groups<Rows>(unit, from + u * kPair, a.stride, even, off[0]);
-    add_groups<Rows>(unit + 512, from + u * kPair + kBlock, a.stride, odd, off[1]);
+    const char* soon = ahead.from(unit);
+    if (Rows > 1) ahead.fetch(unit);
+    add_groups<Rows>(unit, from + u * kPair, a.stride, soon, even, off[0]);
+    add_groups<Rows>(unit + 512, from + u * kPair + kBlock, a.stride, soon + 512, odd, off[1]);
   }
   const __m512i shift = _mm512_add_epi32(off[0], off[1]);
   for (int r = 0; r < Rows; ++r) {

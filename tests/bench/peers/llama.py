@@ -48,27 +48,51 @@ class Options:
         return f"{', '.join(flags)}, n_ubatch {self.ubatch}"
 
 
-class Llama:
-    """Talks with one `llama_server.py`."""
+class PeerEnded(SystemExit):
+    """The child died: llama.cpp crashed, or could not start."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+
+class Llama:
+    """Talks with one `llama_server.py`, started anew where a setting makes it crash."""
+
+    def __init__(self) -> None:
+        self._process = _start()
+        self._opened: dict[str, dict[str, Any]] = {}
 
     def ask(self, do: str, **values: object) -> dict[str, Any]:
         """Send a command and wait for its result; ends the benchmark when the child has died."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, **values}) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **values}) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise PeerEnded(f"llama_server.py ended before {do!r}") from None
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"llama_server.py ended at {do!r}")
+            raise PeerEnded(f"llama_server.py ended at {do!r}")
         result: dict[str, Any] = json.loads(line)
         return result
 
     def open(self, name: str, *, sequences: int, threads: int, context: int, options: Options) -> None:
         """Open a context under a name."""
         path = str(CACHE / "base.Q8_0.gguf")
-        self.ask("open", name=name, path=path, sequences=sequences, threads=threads, context=context, **asdict(options))
+        how = {"path": path, "sequences": sequences, "threads": threads, "context": context, **asdict(options)}
+        self.ask("open", name=name, **how)
+        self._opened[name] = how
+
+    def close(self) -> None:
+        """End the child."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait(30)
+
+    def _start_again(self) -> None:
+        """Start a new child after a crash, with what was open but the trial."""
+        self._process.wait(30)
+        self._process = _start()
+        self._opened.pop("trial", None)
+        for name, how in self._opened.items():
+            self.ask("open", name=name, **how)
 
     def decode(self, name: str, prompts: Sequence[Sequence[int]], tokens: int) -> dict[str, Any]:
         """Decode in a context; see `llama_server.decode`."""
@@ -90,9 +114,13 @@ class Llama:
         tried: dict[Options, float] = {}
 
         def measure(options: Options, times: int) -> float:
-            self.open("trial", sequences=sequences, threads=threads, context=context, options=options)
-            rates = [self.decode("trial", prompts, _TUNE_TOKENS)["tokens_per_s"] for _ in range(times)]
-            self.ask("close", name="trial")
+            try:
+                self.open("trial", sequences=sequences, threads=threads, context=context, options=options)
+                rates = [self.decode("trial", prompts, _TUNE_TOKENS)["tokens_per_s"] for _ in range(times)]
+                self.ask("close", name="trial")
+            except PeerEnded:
+                self._start_again()
+                return 0.0
             return float(max(rates))
 
         for choice in choices:
@@ -104,7 +132,11 @@ class Llama:
             tried[options] = max(tried[options], measure(options, _TUNE_PASSES))
         best = max(tried, key=tried.__getitem__)
         self.open(name, sequences=sequences, threads=threads, context=context, options=best)
-        return f"{best} (best of {len(tried)} settings)"
+        crashed = [str(options) for options, rate in tried.items() if not rate]
+        fate = f", {len(crashed)} of them crash: those with repack on" if crashed else ""
+        if crashed and any(options.repack for options, rate in tried.items() if rate):
+            fate = f", of which crash: {'; '.join(crashed)}"
+        return f"{best} (best of {len(tried)} settings{fate})"
 
 
 def find_python() -> str:
@@ -118,21 +150,22 @@ def find_python() -> str:
 @contextmanager
 def running_llama(*, threads: int) -> Iterator[Llama]:
     """Start the child, make its model file if need be, and stop it at the end."""
-    process = subprocess.Popen(
+    llama = Llama()
+    try:
+        _make_q8(llama, threads=threads)
+        yield llama
+    finally:
+        llama.close()
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
         [find_python(), str(SERVER)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    llama = Llama(process)
-    try:
-        _make_q8(llama, threads=threads)
-        yield llama
-    finally:
-        if process.stdin is not None:
-            process.stdin.close()
-        process.wait(30)
 
 
 def _make_q8(llama: Llama, *, threads: int) -> None:
