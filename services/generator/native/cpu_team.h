@@ -20,9 +20,9 @@ namespace shammah {
 
 // Pauses (about 40 ns each) before a waiting thread gives its core away: a neighbour may need it to let us go on.
 constexpr int kSpinsInPhase = 2000;
-// ... and before a member without work goes to sleep: longer than what ONNX Runtime does between two of our nodes, which is
-// 30 us for 32 rows, since waking a sleeping thread takes as long again.
-constexpr int kSpinsIdle = 8000;
+// ... and before a member without work goes to sleep: longer than what lies between two steps of a generator that is busy
+// (waking a sleeping thread takes 30 us).
+constexpr int kSpinsIdle = 20000;
 
 class Team {
  public:
