@@ -31,8 +31,8 @@ from shammah_generator.weight_cache import read_cache, write_cache
 
 PACKED = "packed"
 """The name of all packed weights, one array of bytes (see `packing.lay_out`)."""
-_POLITE = 10
-"""Niceness of threads that load: beside two that compute, they get a tenth of the time."""
+_POLITE = 15
+"""Niceness of threads that load: beside two that compute, they get a thirtieth of the time and what is left over."""
 _Joined = tuple[str, str, list[tuple[str, tuple[int, int]]]]
 """A product's name in the graph, its kind, and the Hugging Face tensors that are its rows."""
 
