@@ -113,9 +113,14 @@ def _prepare(needed: set[str], plan: Plan, stack: ExitStack, notes: dict[str, st
     return {name: found[name] for name in order if name in found}
 
 
+def _describe_operators() -> str:
+    library = find_library()
+    return "ONNX Runtime's operators" if library is None else f"own operators by {'AMX' if library.amx else 'VNNI'}"
+
+
 _ENGINE_NOTE = (
-    f"engine {{}}, prompts of {PROMPT_TOKENS}, counted while all streams decode: greedy choice, entropy, margin and "
-    "text included"
+    f"engine {{}}, {_describe_operators()}, prompts of {PROMPT_TOKENS}, counted while all streams decode: greedy "
+    "choice, entropy, margin and text included"
 )
 
 
