@@ -29,6 +29,7 @@ from shammah_trainer import learn_generator as learn_generator_module
 from shammah_trainer import round as round_module
 from shammah_trainer import runner as runner_module
 from shammah_trainer import sft as sft_module
+from shammah_trainer import soup as soup_module
 from shammah_trainer.engine import TrainerEngine
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.publishing import publish, write_first_champion
@@ -203,7 +204,7 @@ async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
         left_out.append(set(named))
         return evidence_module.leave_out(*arguments, **named)
 
-    monkeypatch.setattr(learn_generator_module, "fine_tune", fine_tune)
+    monkeypatch.setattr(soup_module, "fine_tune", fine_tune)
     monkeypatch.setattr(round_module, "leave_out", leave_out)
     await teach(bus, engine, EXAM, TAUGHT)
     first = await run_round(engine)
