@@ -42,8 +42,8 @@ def test_a_network_learns_only_from_rows_that_its_mask_shows() -> None:
     target = (features[:, 0] > 0).float()
     seen = torch.ones(2, 200, dtype=torch.bool)
     seen[1, 100:] = False
-    before = train_networks(features, target, seen, decay=0.3, seed=0)
+    before = train_networks(features, target, seen, decays=[0.3], seed=0)
     target[100:] = 1 - target[100:]
-    after = train_networks(features, target, seen, decay=0.3, seed=0)
+    after = train_networks(features, target, seen, decays=[0.3], seed=0)
     assert not torch.allclose(before.wide[0], after.wide[0], atol=1e-3)
     torch.testing.assert_close(before.wide[1], after.wide[1])
