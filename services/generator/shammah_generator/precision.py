@@ -9,6 +9,7 @@ on its neighbours in the batch. `fp32` is exact; `fp16` is for CUDA. A release n
 Measured against fp32 (KL in nats, share of equal likeliest tokens): on 3,307 positions of 96 prompts, `int8` .0038 and
 .972; "row" for gate, up and head only, which is 1.2 times as fast for 32 rows, .0049 and .968. On 1,967 positions of 60
 prompts, "row" everywhere .014 and .948 with the rotation, .037 and .911 without (the last two simulated in PyTorch).
+With our own operators (`graph_native`) `int8` has .0036 and .969 on the 3,307 positions.
 """
 
 from __future__ import annotations
