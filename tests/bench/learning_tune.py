@@ -29,12 +29,12 @@ from learning_greedy import Greedy  # noqa: E402
 from learning_rows import Told, ranked_share  # noqa: E402
 from shammah_chassis.grading import grade  # noqa: E402
 from shammah_generator.chat import END, encode_prompt, encode_text, find_control, load_tokenizer  # noqa: E402
-from shammah_trainer.learn_generator import balance_rows, encode_rows  # noqa: E402
 from shammah_trainer.ledger import LedgerRow  # noqa: E402
 from shammah_trainer.offline.study import read_study  # noqa: E402
 from shammah_trainer.offline.teach import STUDY_HYPER, change_hyper  # noqa: E402
 from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
+from shammah_trainer.training_rows import balance_rows, encode_rows, vary_rows  # noqa: E402
 
 WAYS: dict[str, tuple[str, ...]] = {
     "three": (),
@@ -44,6 +44,11 @@ WAYS: dict[str, tuple[str, ...]] = {
     "half_slow": ("epochs=5", "balance=0.5", "learning_rate=0.0002", "weight_decay=0.1"),
     "half_tail": ("epochs=5", "balance=0.5", "averaging=tail", "tail_share=0.3"),
     "half_again": ("epochs=5", "balance=0.5", "seed=1"),
+    "varied": ("epochs=5", "balance=0.5", "variants=4"),
+    "varied_again": ("epochs=5", "balance=0.5", "variants=4", "seed=1"),
+    "varied_long": ("epochs=8", "balance=0.5", "variants=7"),
+    "varied_tail": ("epochs=5", "balance=0.5", "variants=4", "averaging=tail", "tail_share=0.3"),
+    "varied_fast": ("epochs=5", "balance=0.5", "variants=4", "learning_rate=0.0008"),
     "half_long": ("epochs=8", "balance=0.5"),
 }
 LIMIT = 320
@@ -58,7 +63,7 @@ class Tuner:
         """`rows`: of each part of the study at most, to check the way; 0: all."""
         found = read_study(study)
         self.tokenizer = load_tokenizer(base / "tokenizer.json")
-        self.train = encode_rows(found.plan.train[: rows or None], self.tokenizer)
+        self.rows, self.judges = found.plan.train[: rows or None], found.plan.judges
         self.dev = [row for row in found.plan.dev if row.example.grader != "unit_tests"][: rows or None]
         self.dev_sft = encode_rows(self.dev, self.tokenizer)
         self.student: Student = load_student(base, device=torch.device(device))
@@ -83,8 +88,10 @@ class Tuner:
         """Teach from the base weights; return the seconds."""
         self.put_weights(self.base)
         started = time.monotonic()
+        varied = vary_rows(self.rows, count=hyper.variants, seed=hyper.seed, judges=self.judges)
+        rows = balance_rows(encode_rows(self.rows, self.tokenizer, variants=varied), hyper.balance)
         self.student.model.train()
-        fine_tune(self.student, balance_rows(self.train, hyper.balance), self.dev_sft[:64], hyper=hyper)
+        fine_tune(self.student, rows, self.dev_sft[:64], hyper=hyper)
         return time.monotonic() - started
 
     def measure(self, hyper: SftHyper) -> dict[str, Any]:
@@ -158,7 +165,7 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     study = options.work / options.arm / "study.jsonl.gz"
     tuner = Tuner(study, options.base / "generator", device=device, rows=options.dry)
-    print(f"{len(tuner.train)} train rows, {len(tuner.dev)} dev rows, {device}", flush=True)
+    print(f"{len(tuner.rows)} train rows, {len(tuner.dev)} dev rows, {device}", flush=True)
     found: dict[str, Any] = {}
     kept: dict[str, Weights] = {}
 

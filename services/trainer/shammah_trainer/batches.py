@@ -6,7 +6,7 @@ It knows ids, masks and numpy arrays, no model and no device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -19,11 +19,15 @@ Step = tuple[Array, ...]
 
 @dataclass(frozen=True, slots=True)
 class SftRow:
-    """One example as ids; `mask` is True where an id is to be learned. Both have the same length."""
+    """One example as ids; `mask` is True where an id is to be learned. Both have the same length.
+
+    `others`: variants of the row; it and they take turns, one each epoch.
+    """
 
     ids: tuple[int, ...]
     mask: tuple[bool, ...]
     weight: float = 1.0
+    others: tuple[SftRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +36,9 @@ class RowTable:
 
     Row r holds `ids[starts[r]:starts[r+1]]` and `learned[first[r]:first[r+1]]`; `weights` float32, one a row. The first
     id of a row is never learned: nothing precedes it. The last `replayed` rows are old ones: see `plan_steps`.
+
+    Behind the n rows lie their variants, those of row r as entries `turns[r]` to `turns[r+1]`, counted from n; no
+    `turns`: there are none.
     """
 
     ids: Array
@@ -40,20 +47,34 @@ class RowTable:
     first: Array
     weights: Array
     replayed: int = 0
+    turns: Array = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def lengths(self) -> Array:
-        """Tokens of each row."""
+        """Tokens of each row, and of each variant behind them."""
         return np.diff(self.starts)
 
     @property
     def labels(self) -> Array:
-        """Learned ids of each row."""
+        """Learned ids of each row, and of each variant behind them."""
         return np.diff(self.first)
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of one pass over the rows as they are, without their variants."""
+        return int(self.starts[len(self)])
+
     def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.weights)
+        """Return the number of rows, without variants."""
+        return len(self.turns) - 1 if len(self.turns) else len(self.weights)
+
+    def take_turns(self, rows: Array, epoch: int) -> Array:
+        """Return what stands for each of `rows` in an epoch: the row itself in the first, then its variants in turn."""
+        if not len(self.turns):
+            return rows
+        turn = epoch % (1 + np.diff(self.turns)[rows])
+        varied: Array = np.where(turn == 0, rows, len(self) + self.turns[rows] + turn - 1)
+        return varied
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +123,22 @@ def cut_row(row: SftRow, max_tokens: int) -> SftRow | None:
 
     The end of the prompt is kept: it holds the question and where the answer starts.
     """
+    others = tuple(cut for other in row.others if (cut := cut_row(other, max_tokens)) is not None)
     over = len(row.ids) - max_tokens
     if over <= 0:
-        return row
+        return replace(row, others=others) if others != row.others else row
     if any(row.mask[: over + 1]):
         return None
-    return SftRow(row.ids[over:], row.mask[over:], row.weight)
+    return SftRow(row.ids[over:], row.mask[over:], row.weight, others)
 
 
 def tabulate(rows: Sequence[SftRow], replay: Sequence[SftRow] = ()) -> RowTable:
-    """Lay rows end to end, old ones (`replay`) behind the others; rows without ids are left out."""
+    """Lay rows end to end, old ones (`replay`) behind the others, variants last; rows without ids are left out."""
     old = [row for row in replay if row.ids]
     rows = [row for row in rows if row.ids] + old
+    counts = [len(row.others) for row in rows]
+    turns = np.concatenate(([0], np.cumsum(counts, dtype=np.int64))) if any(counts) else np.zeros(0, np.int64)
+    rows += [other for row in rows for other in row.others]
     starts = np.zeros(len(rows) + 1, np.int64)
     np.cumsum([len(row.ids) for row in rows], out=starts[1:])
     ids = np.fromiter(chain.from_iterable(row.ids for row in rows), np.int32, int(starts[-1]))
@@ -127,6 +152,7 @@ def tabulate(rows: Sequence[SftRow], replay: Sequence[SftRow] = ()) -> RowTable:
         first=np.searchsorted(learned, starts),
         weights=np.array([row.weight for row in rows], np.float32),
         replayed=len(old),
+        turns=turns,
     )
 
 
@@ -167,7 +193,7 @@ def plan_steps(table: RowTable, *, epochs: int, limits: BinLimits, per_step: int
     steps: list[Step] = []
     for epoch in range(epochs):
         rows = np.concatenate((np.arange(new), np.roll(old, -epoch * share)[:share]))
-        bins = plan_bins(table, rng.permutation(rows), limits)
+        bins = plan_bins(table, table.take_turns(rng.permutation(rows), epoch), limits)
         steps += [tuple(bins[at : at + per_step]) for at in range(0, len(bins), per_step)]
     return steps
 

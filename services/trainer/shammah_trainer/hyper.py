@@ -31,8 +31,10 @@ class SftHyper:
     kept, and `patience` checks without a better one end the training.
     `lora_rank` 0 trains the weights themselves, n low-rank additions (peft) that are merged at the end.
     `balance`: each learned id of a row with n of them weighs n to the power of -`balance`; 0: long responses count by
-    their length, 1: all rows count the same. `soup`: so many trainings from the same start by other seeds, whose
-    weights are averaged.
+    their length, 1: all rows count the same.
+    `variants`: at most so many of a row whose response copies values out of its query, with other values (see
+    `substitution`); the row and they take turns, one each epoch.
+    `soup`: so many trainings from the same start by other seeds, whose weights are averaged.
     Where old rows are recalled: `anchor` draws the weights back to those that the run started from, each step by the
     share learning rate x `anchor`; of these, the result keeps the share `kept` (both are interpolated), or the best by
     dev loss of `kept_checks` + 1 even shares from 0 to `kept`.
@@ -61,6 +63,7 @@ class SftHyper:
     lora_rank: int = 0
     lora_alpha: float = 32.0
     balance: float = 0.0
+    variants: int = 0
     soup: int = 1
     anchor: float = 0.0
     kept: float = 0.0
@@ -106,7 +109,7 @@ def check_hyper(hyper: SftHyper) -> None:
         InvalidInputError: a value is out of its range; the message names it.
     """
     least = {"epochs": 0, "batch_tokens": 1, "max_rows_per_batch": 1, "max_tokens": 2, "accumulate": 1, "dev_checks": 0}
-    least |= {"patience": 1, "soup": 1, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
+    least |= {"patience": 1, "soup": 1, "variants": 0, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
     for name, bound in least.items():
         if getattr(hyper, name) < bound:
             raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {bound} or more")

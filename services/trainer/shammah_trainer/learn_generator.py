@@ -11,11 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from shammah_generator.chat import encode_examples, encode_prompt, load_tokenizer
+from shammah_generator.chat import encode_prompt, load_tokenizer
 from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
-from shammah_trainer.batches import SftRow
 from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, compute_expected, export_generator
 from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
@@ -26,6 +25,7 @@ from shammah_trainer.round_plan import RoundPlan
 from shammah_trainer.sft import Resume, SftHyper, SftResult
 from shammah_trainer.soup import fine_tune_soup
 from shammah_trainer.student import Student, load_student
+from shammah_trainer.training_rows import balance_rows, encode_rows, vary_rows
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
 
@@ -99,9 +99,12 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         # An epoch recalls one old row for each new one: a user's share is of such an epoch.
         epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
         whole = cap_user_weights([row.example for row in rows], task.policy)
-        balance = task.hyper.balance
-        train = balance_rows(encode_rows(new, tokenizer, weights=epoch[: len(new)]), balance)
-        replay = balance_rows(encode_rows(rows[len(new) :], tokenizer, weights=whole[len(new) :]), balance)
+        varied = vary_rows(rows, count=task.hyper.variants, seed=task.hyper.seed, judges=task.plan.judges)
+        encoded = [
+            encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
+            for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))
+        ]
+        train, replay = (balance_rows(part, task.hyper.balance) for part in encoded)
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
         resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
@@ -145,23 +148,6 @@ def _export(
         parity.close()
         raise
     return LearnedGenerator(version, result, parity)
-
-
-def encode_rows(
-    rows: Sequence[LedgerRow], tokenizer: Tokenizer, weights: Sequence[float] | None = None
-) -> list[SftRow]:
-    """Encode examples as they will be prompted; rows without weight teach nothing and are left out."""
-    weights = weights if weights is not None else [1.0] * len(rows)
-    kept = [(row.example, weight) for row, weight in zip(rows, weights, strict=True) if weight > 0]
-    encoded = encode_examples(tokenizer, [(example.query, example.response) for example, _ in kept])
-    return [SftRow(tuple(ids), tuple(mask), weight) for (ids, mask), (_, weight) in zip(encoded, kept, strict=True)]
-
-
-def balance_rows(rows: Sequence[SftRow], balance: float) -> list[SftRow]:
-    """Return the rows with weights for `SftHyper.balance`: by tokens, one SQL query outweighs thirty labels."""
-    if not balance:
-        return list(rows)
-    return [replace(row, weight=row.weight * max(1, sum(row.mask)) ** -balance) for row in rows]
 
 
 def _choose_prompts(task: GeneratorTask, tokenizer: Tokenizer) -> list[list[int]]:

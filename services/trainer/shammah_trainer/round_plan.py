@@ -38,6 +38,11 @@ class RoundPlan:
         """Everything that the generator learns from in this round, each row once."""
         return self.new + tuple({row.id: row for row in self.replay}.values())
 
+    @property
+    def judges(self) -> tuple[LedgerRow, ...]:
+        """Dev and exam rows: nothing like them may be trained on."""
+        return self.dev + self.exam
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:

@@ -97,7 +97,7 @@ def fine_tune(
         steps=steps,
         rows=len(table),
         dropped=dropped,
-        tokens=len(table.ids),
+        tokens=table.tokens,
         cut_short=cut,
         seconds=round(seconds, 3),
         prepare_seconds=round(run.prepare_seconds, 3),

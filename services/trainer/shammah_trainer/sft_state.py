@@ -37,7 +37,7 @@ def make_key(table: RowTable, dev: RowTable, hyper: SftHyper, *, parent: str, de
     """Return what names a run: the same rows, hyper-parameters, weights at the start and kind of device."""
     digest = hashlib.sha256(table.replayed.to_bytes(8, "little"))
     for rows in (table, dev):
-        for part in (rows.ids, rows.starts, rows.learned, rows.weights):
+        for part in (rows.ids, rows.starts, rows.learned, rows.weights, rows.turns):
             digest.update(len(part).to_bytes(8, "little") + part.tobytes())
     told = {name: value for name, value in asdict(hyper).items() if name not in _NOT_PART}
     digest.update(json.dumps([told, parent, device], sort_keys=True).encode())

@@ -121,3 +121,24 @@ def test_a_long_prompt_loses_its_head_and_a_long_response_is_left_out() -> None:
     assert sum(cut.mask) == 3
     assert cut_row(row(2, 8), 6) is None
     assert cut_row(row(2, 4), 6) == row(2, 4)
+
+
+def test_a_row_and_its_variants_take_turns() -> None:
+    long, short = row(4, 3), row(2, 1)
+    varied = SftRow((1, 2, 3), (False, True, True), 1.0, others=(long, short))
+    table = tabulate([row(1, 1), varied], [SftRow((5, 6), (False, True), 2.0, others=(short,))])
+    assert (len(table), table.tokens, table.replayed) == (3, 2 + 3 + 2, 1)
+    lengths = []
+    for step in plan_steps(table, epochs=4, limits=BinLimits(1000, 64), per_step=1, seed=0):
+        (rows,) = step
+        filled = fill_bin(table, rows, total_weight=weigh(table, step), pad_id=0, shape=None)
+        assert filled.weights.sum() == np.float32(1.0)
+        lengths.append(sorted(table.lengths[rows].tolist()))
+    # The plain row has length 2; the varied one 3, 7, 3, 3; the old one 2, 3, 2, 3.
+    assert lengths == [[2, 2, 3], [2, 3, 7], [2, 2, 3], [2, 3, 3]]
+
+
+def test_variants_are_cut_too_or_left_out() -> None:
+    kept = cut_row(SftRow((1, 2, 3), (False, True, True), 1.0, others=(row(6, 2), row(1, 9))), 4)
+    assert kept is not None
+    assert [len(other.ids) for other in kept.others] == [4]

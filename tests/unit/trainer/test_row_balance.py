@@ -6,7 +6,7 @@ import pytest
 from shammah_chassis.errors import InvalidInputError
 from shammah_trainer.batches import SftRow
 from shammah_trainer.hyper import SftHyper, check_hyper
-from shammah_trainer.learn_generator import balance_rows
+from shammah_trainer.training_rows import balance_rows
 
 LABEL = SftRow((1, 2, 3), (False, False, True))
 QUERY = SftRow(tuple(range(101)), (False, *[True] * 100), 3.0)

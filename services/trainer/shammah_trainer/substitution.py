@@ -1,0 +1,141 @@
+"""Variants of an example whose response copies values out of its query: other values, the same in both.
+
+"Play To Be Still" with `{"album": "To Be Still"}` becomes "Play Dune" with `{"album": "Dune"}`. Values come from other
+train examples of the category where they stood under the same name; slot substitution (Louvan and Magnini 2020,
+"Simple is Better!") without annotated slots. Only quoted texts and numbers that stand behind a name are values, only
+those of `json` and `exact` responses, and none that the query itself has in quotes: it may be a name in a schema.
+It knows texts, no meaning: that two values stood under one name is all that makes them alike.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from shammah_chassis.examples import Example
+from shammah_chassis.text import normalise_query
+
+GRADERS = ("json", "exact")
+_SWAP_CHANCE = 0.7
+_TRIES = 3
+_QUOTES = ('"', "'", "`")
+# A name, then `": "`, ` = "`, ` LIKE "%` or the like, then a quoted text without escapes or a number.
+_VALUE = re.compile(
+    r"""(?P<name>[A-Za-z_][\w.]*(?:\s+(?:LIKE|IN|BETWEEN))?)"?\s*[:=(<>]*\s*
+    (?:"%?(?P<text>[^"\\%]+)%?"|(?P<number>-?\d+(?:\.\d+)?)(?![\w.]))""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A value that the response copies: its name, as the query writes it, as the response does, where the query has it.
+
+    Query and response may differ in case. `start`: character in the last message of the query.
+    """
+
+    name: str
+    asked: str
+    answered: str
+    start: int
+
+    @property
+    def end(self) -> int:
+        """The character behind it."""
+        return self.start + len(self.asked)
+
+
+def find_slots(example: Example) -> list[Slot]:
+    """Return the copied values in the order of the query: each is there once, and none lies in another."""
+    if example.grader not in GRADERS:
+        return []
+    query = example.query[-1].content
+    found: dict[str, Slot] = {}
+    for match in _VALUE.finditer(example.response):
+        answered = match["text"] or match["number"]
+        places = [place.span() for place in re.finditer(_as_word(answered), query, re.IGNORECASE)]
+        if len(places) != 1 or answered in found:
+            continue
+        start, end = places[0]
+        # A label such as "Play" is no copy of the "play" of the query; "ai", sought by LIKE, is one of its "AI".
+        copied = answered in (query[start:end], query[start:end].lower())
+        if copied and query[max(0, start - 1) : start] not in _QUOTES:
+            found[answered] = Slot(" ".join(match["name"].split()), query[start:end], answered, start)
+    slots = sorted(found.values(), key=lambda slot: slot.start)
+    overlapping = {slot for one, other in pairwise(slots) if one.end > other.start for slot in (one, other)}
+    return [slot for slot in slots if slot not in overlapping]
+
+
+def vary(
+    examples: Sequence[Example], *, count: int, seed: int, taken: Collection[str] = ()
+) -> list[tuple[Example, ...]]:
+    """Return up to `count` variants of each example, all different; none where nothing is copied.
+
+    `taken`: normalised queries (`normalise_query`) that no variant may have, above all those that judge.
+    """
+    slots = [find_slots(example) for example in examples]
+    donors = _gather_donors(examples, slots)
+    rng = random.Random(seed)
+    return [
+        tuple(_vary_one(example, own, donors.get(example.category, {}), rng, count, taken)) if own else ()
+        for example, own in zip(examples, slots, strict=True)
+    ]
+
+
+def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]]) -> dict[str, dict[str, list[Slot]]]:
+    """Return the values of each name in each category, as often as they were seen."""
+    donors: dict[str, dict[str, list[Slot]]] = {}
+    for example, own in zip(examples, slots, strict=True):
+        for slot in own:
+            donors.setdefault(example.category, {}).setdefault(slot.name, []).append(slot)
+    return donors
+
+
+def _vary_one(
+    example: Example,
+    slots: Sequence[Slot],
+    donors: Mapping[str, Sequence[Slot]],
+    rng: random.Random,
+    count: int,
+    taken: Collection[str],
+) -> list[Example]:
+    """Try a few times for each variant that is wanted; names with few values may not have so many."""
+    seen = {normalise_query(example.query_text)}
+    variants: list[Example] = []
+    for _ in range(count * _TRIES):
+        if len(variants) == count:
+            break
+        chosen = [(slot, rng.choice(donors[slot.name])) for slot in slots if rng.random() < _SWAP_CHANCE]
+        made = _substitute(example, [(slot, donor) for slot, donor in chosen if donor.answered != slot.answered])
+        query = normalise_query(made.query_text)
+        if query not in seen and query not in taken:
+            seen.add(query)
+            variants.append(made)
+    return variants
+
+
+def _substitute(example: Example, swaps: Sequence[tuple[Slot, Slot]]) -> Example:
+    """Put the donors' values in place; everywhere in the response, as SQL may use a value twice."""
+    last = example.query[-1]
+    content = last.content
+    for slot, donor in sorted(swaps, key=lambda swap: -swap[0].start):
+        content = content[: slot.start] + donor.asked + content[slot.end :]
+    new = {slot.answered: donor.answered for slot, donor in swaps}
+    response = example.response
+    if new:
+        # One pass, so that a value that was just put in is not replaced again.
+        known = "|".join(_as_word(old) for old in sorted(new, key=len, reverse=True))
+        response = re.sub(known, lambda match: new[match[0]], response)
+    return replace(
+        example, query=(*example.query[:-1], replace(last, content=content)), response=response, reference=response
+    )
+
+
+def _as_word(text: str) -> str:
+    """Return a pattern of the text where it is not a part of a longer word or number."""
+    before = r"(?<![\w.])" if text[0].isalnum() else ""
+    after = r"(?!\w)(?!\.\d)" if text[-1].isalnum() else ""
+    return before + re.escape(text) + after

@@ -1,0 +1,65 @@
+"""From examples to the rows of ids that a generator is trained on: encoded, varied, weighed.
+
+It knows examples, the tokenizer and weights; no model, no batches and no round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+
+from shammah_chassis.examples import Example
+from shammah_chassis.text import normalise_query
+from shammah_generator.chat import encode_examples
+from tokenizers import Tokenizer
+
+from shammah_trainer.batches import SftRow
+from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.substitution import vary
+
+Variants = Sequence[tuple[Example, ...]]
+
+
+def encode_rows(
+    rows: Sequence[LedgerRow],
+    tokenizer: Tokenizer,
+    weights: Sequence[float] | None = None,
+    variants: Variants | None = None,
+) -> list[SftRow]:
+    """Encode examples as they will be prompted; rows without weight teach nothing and are left out.
+
+    `variants` of each row take turns with it.
+    """
+    weights = weights if weights is not None else [1.0] * len(rows)
+    variants = variants if variants is not None else [()] * len(rows)
+    together = zip(rows, weights, variants, strict=True)
+    kept = [((row.example, *others), weight) for row, weight, others in together if weight > 0]
+    flat = [(example.query, example.response) for examples, _ in kept for example in examples]
+    encoded = (SftRow(tuple(ids), tuple(mask)) for ids, mask in encode_examples(tokenizer, flat))
+    found = []
+    for examples, weight in kept:
+        row, *others = (replace(made, weight=weight) for made in islice(encoded, len(examples)))
+        found.append(replace(row, others=tuple(others)))
+    return found
+
+
+def vary_rows(rows: Sequence[LedgerRow], *, count: int, seed: int, judges: Sequence[LedgerRow]) -> Variants:
+    """Return up to `count` variants of each row (see `substitution`), none of which asks what a judging row asks."""
+    if not count:
+        return [()] * len(rows)
+    taken = {normalise_query(row.example.query_text) for row in judges}
+    return vary([row.example for row in rows], count=count, seed=seed, taken=taken)
+
+
+def balance_rows(rows: Sequence[SftRow], balance: float) -> list[SftRow]:
+    """Return the rows with weights for `SftHyper.balance`: by tokens, one SQL query outweighs thirty labels."""
+    if not balance:
+        return list(rows)
+    return [
+        replace(_balance(row, balance), others=tuple(_balance(other, balance) for other in row.others)) for row in rows
+    ]
+
+
+def _balance(row: SftRow, balance: float) -> SftRow:
+    return replace(row, weight=row.weight * max(1, sum(row.mask)) ** -balance)
