@@ -66,16 +66,21 @@ def gather_features(stage: TextStage, graded: Sequence[GradedRow], labels: Seque
 
 
 def fit_quality_heads(
-    network: ValidatorNetwork, features: Tensor, graded: Sequence[GradedRow], *, seed: int
+    network: ValidatorNetwork,
+    features: Tensor,
+    graded: Sequence[GradedRow],
+    *,
+    seed: int,
+    device: torch.device | None = None,
 ) -> tuple[FittedHead, FittedHead]:
-    """Fit both heads of `network`; returns what was fitted with and without statistics.
+    """Fit both heads of `network`, small networks on `device`; returns what was fitted with and without statistics.
 
     No rows leave the heads as they are.
     """
     good = _labels(graded)
     folds = number_folds([fold_of(row.query, FOLDS) for row in graded])
-    full = _fit(network.quality_full, features, (good, folds), seed=seed)
-    text_only = _fit(network.quality_text, features[:, STATISTICS:], (good, folds), seed=seed)
+    full = _fit(network.quality_full, features, (good, folds), seed=seed, device=device)
+    text_only = _fit(network.quality_text, features[:, STATISTICS:], (good, folds), seed=seed, device=device)
     return full, text_only
 
 
@@ -91,6 +96,7 @@ def _fit(
     graded: tuple[npt.NDArray[np.bool_], npt.NDArray[np.int64]],
     *,
     seed: int,
+    device: torch.device | None,
 ) -> FittedHead:
     """Fit one head; `graded` are labels and folds."""
     good, folds = graded
@@ -108,7 +114,7 @@ def _fit(
     values = {"mean": mean, "scale": scale, "weight": logistic.weight, "bias": np.array([logistic.bias])}
     small: Networks | None = None
     if len(good) >= LEAST_ROWS and min(good.sum(), (~good).sum()) >= LEAST_OF_A_CLASS and len(set(folds)) > 1:
-        ensemble = fit_ensemble(standard, good, folds, seed=seed)
+        ensemble = fit_ensemble(standard, good, folds, seed=seed, device=device)
         tried = report_head(ensemble.fitted, good)
         if tried.beats(report):
             small, report, fitted = ensemble.networks, tried, ensemble.fitted

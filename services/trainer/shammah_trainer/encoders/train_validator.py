@@ -99,7 +99,7 @@ def train_validator(
     features = gather_features(stage, graded, labels, asked.after)
     network.cpu()
     quality_before = quality_loss(network, before, graded)
-    full, text_only = fit_quality_heads(network, features, graded, seed=seed)
+    full, text_only = fit_quality_heads(network, features, graded, seed=seed, device=torch.device(means.device))
 
     config = parent.config | {"index_rows": len(asked.index) if asked.index else 0}
     save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=tokenizer_path)
