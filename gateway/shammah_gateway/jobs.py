@@ -126,6 +126,14 @@ class JobBook:
             if not record.ended and kind in ("", record.kind) and owner in ("", record.owner)
         ]
 
+    def results(self, kind: str) -> list[dict[str, Any]]:
+        """Return the results of the jobs of one kind that are done, of all callers, the newest first."""
+        return [
+            record.result
+            for _, record in sorted(self._records.items(), reverse=True)
+            if record.kind == kind and record.state == "done" and record.result is not None
+        ]
+
     def resume(self, make: Callable[[JobRecord], Work]) -> list[JobRecord]:
         """Start again what a restart interrupted; `make` returns its work, or raises a named error if there is none.
 

@@ -1,47 +1,70 @@
-"""What more examples of a category would bring, as `analyze_model` says it: a fitted curve times the share of traffic.
+"""The plan of a round of teaching: how many examples of each category, how hard, and what they may bring.
 
-The curve goes through what each kept release's exam found for the rows that it had been taught, and through the answers
-tested now (`shammah_chassis.learning_curve`). It ranks categories; it promises nothing.
+One plan for `analyze_model`, which reports it, and for `generate_training_data` and `shammah teach`, which spend it.
+Counts are `shammah_chassis.learning_curve.allocate`: an even floor, the rest by the upper bound of the gain in
+certified share for each example, never by failure alone. It ranks categories; it promises nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 
-from shammah_chassis.learning_curve import Curve
+from shammah_chassis.learning_curve import Prospect, allocate, measure_worth
 
-STEP_ROWS = 25
-MAX_ROWS = 100
-# The next 25 rows must be able to raise the overall accuracy by this much to be worth their price.
-WORTH = 0.002
+# Counts that the tool generate_training_data takes at once.
+LEAST, MOST = 10, 100
+EXAMPLES_EACH = 50
+"""Examples of a round for each category, where nobody says how many."""
+FLOOR = 0.1
+"""The part of a budget that is spread evenly, where that is more than `LEAST` each."""
+# A hundred examples must be able to raise the certified share of all queries by .8 points to be worth their price.
+WORTH = 0.008 / 100
+EASY_BELOW, HARD_ABOVE = 0.5, 0.85
+# For how many more examples gains are told.
+GAIN_ROWS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class CategoryState:
-    """What is known of a category: its curve, rows it was taught, its `share` of the traffic.
+def plan_examples(
+    prospects: Mapping[str, Prospect], budget: int = 0, *, least: int = LEAST, worth: float = WORTH
+) -> dict[str, int]:
+    """Return how many examples of each category a round should have.
 
-    The accuracy of the few rows tested now is one point of the curve, and no bound of what can be gained: 8 of 9 right
-    say less than 150 of 230 in the champion's exam.
+    They add up to `budget` (0: 50 each; at least `least` each, which is what one call of the tool takes), or to less
+    where nothing more is worth its price: a step is, if each of its examples may raise the certified share by `worth`.
+    What can't be learned gets the floor; where no category is worth anything, all get 0.
     """
-
-    curve: Curve
-    trained_rows: int
-    share: float
-
-
-def expected_gain(state: CategoryState, rows: int = MAX_ROWS) -> float:
-    """Return the expected rise of the overall share of good local answers after `rows` more examples."""
-    return state.share * state.curve.gain(state.trained_rows, rows)
+    if not prospects or max(map(measure_worth, prospects.values())) < worth:
+        return dict.fromkeys(prospects, 0)
+    total = max(budget or EXAMPLES_EACH * len(prospects), least * len(prospects))
+    floor = max(least, int(FLOOR * total / len(prospects)))
+    return allocate(prospects, total, floor=0.0, least=floor, worth=worth)
 
 
-def upper_gain(state: CategoryState, rows: int = MAX_ROWS) -> float:
-    """Return the upper bound of that rise: large where little was tried, small where many rows brought nothing."""
-    return state.share * state.curve.upper_gain(state.trained_rows, rows)
+def is_worth(prospect: Prospect) -> bool:
+    """Say whether a category is worth more than the floor."""
+    return measure_worth(prospect) >= WORTH
 
 
-def recommended_rows(state: CategoryState) -> int:
-    """Return how many examples are worth teaching: steps of 25, at most 100, until a step can't bring enough."""
-    rows = 0
-    while rows < MAX_ROWS and upper_gain(state, rows + STEP_ROWS) - upper_gain(state, rows) >= WORTH:
-        rows += STEP_ROWS
-    return rows
+def expected_gain(prospect: Prospect, more: int = GAIN_ROWS) -> float:
+    """Return the expected rise of the overall share of good local answers by `more` examples, 0 to 1."""
+    return prospect.share * prospect.curve.gain(prospect.rows, more)
+
+
+def choose_difficulty(accuracy: float | None) -> str:
+    """Return easy while the student fails half of it (or nothing is known), hard once it rarely fails."""
+    if accuracy is None or accuracy < EASY_BELOW:
+        return "easy"
+    return "hard" if accuracy > HARD_ABOVE else "medium"
+
+
+def cut_count(count: int) -> list[int]:
+    """Cut a count into what the tool takes at once; less than it takes at least is left out."""
+    parts = []
+    while count >= LEAST:
+        part = min(MOST, count)
+        if 0 < count - part < LEAST:
+            # Never leave a rest that the tool refuses.
+            part = count - LEAST
+        parts.append(part)
+        count -= part
+    return parts

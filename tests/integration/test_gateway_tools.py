@@ -86,7 +86,9 @@ async def test_submitted_examples_reach_the_log_and_bad_ones_are_named(world: Wo
     assert len(await read_log(world.bus, 40)) == 40
 
 
-async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: World) -> None:
+def give_dev_rows(world: World) -> None:
+    """One category that is mostly right, one that was never taught, one that was taught much and learned nothing."""
+
     def row(category: str, index: int, *, good: bool) -> Example:
         query = f"{category} test {index}"
         response = f"local: {query}" if good else "something else"
@@ -98,6 +100,10 @@ async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: Wor
         *(row("poems", index, good=False) for index in range(20)),
         *(row("sums", index, good=False) for index in range(20)),
     ]
+
+
+async def test_analyze_tells_good_from_bad_and_ranks_by_the_upper_bound_of_the_gain(world: World) -> None:
+    give_dev_rows(world)
     result = await call(world.stub.AnalyzeModel(pb.AnalyzeModelRequest(test_count=60)))
     assert (result.tested, result.release) == (60, world.first.id)
     assert result.local_success == pytest.approx(18 / 60)
@@ -108,8 +114,12 @@ async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: Wor
     # Never taught comes before what was taught 400 rows and did not improve, though both fail alike.
     assert result.weak_areas[0] == "poems"
     assert by_name["poems"].expected_gain > 5 * by_name["sums"].expected_gain
-    assert by_name["poems"].recommended_examples >= 25
-    assert result.estimated_improvement > 0
+    assert by_name["poems"].worth_per_example > 5 * by_name["sums"].worth_per_example
+    # The counts are one budget: what can't be learned gets the floor.
+    counts = {name: entry.recommended_examples for name, entry in by_name.items()}
+    assert sum(counts.values()) == 150 and counts["sums"] == 10 and counts["poems"] > 50
+    assert "sums" not in result.weak_areas and result.estimated_improvement > 0
+    assert [(point.rows, point.graded) for point in by_name["poems"].curve] == [(0, 20)]
     assert (result.local_good, result.local_bad, result.forwarded_though_good) == (18, 42, 0)
     # The release of this test was made at the beginning of time, and certifies capitals only.
     assert result.evidence_age_seconds > 1e9
@@ -121,6 +131,31 @@ async def test_analyze_tells_good_from_bad_and_ranks_by_expected_gain(world: Wor
     assert await call(world.stub.GetJob(pb.GetJobRequest(id=result.job.id))) is not None
     # Nothing was learned, nobody was asked.
     assert world.gateway.ledger.calls == 0
+
+
+async def test_what_was_planned_is_made_where_nothing_else_is_named(world: World) -> None:
+    request = pb.GenerateTrainingDataRequest(category="poems")
+    # Nobody has looked yet.
+    blind = await call(world.stub.GenerateTrainingData(request))
+    assert (blind.count, blind.difficulty, blind.queued) == (20, "easy", 20)
+    give_dev_rows(world)
+    result = await call(world.stub.AnalyzeModel(pb.AnalyzeModelRequest(test_count=60, example_budget=60)))
+    by_name = {entry.category: entry for entry in result.categories}
+    planned = by_name["poems"].recommended_examples
+    assert sum(entry.recommended_examples for entry in result.categories) == 60 and planned > 20
+    made = await call(world.stub.GenerateTrainingData(request))
+    assert (made.count, made.difficulty) == (planned, "easy")
+    # What came since is taken off, whoever queued it; a call takes at least ten.
+    world.trainer.rows["poems"] = (15, 15)
+    assert (await call(world.stub.GenerateTrainingData(request))).count == planned - 15
+    world.trainer.rows["poems"] = (200, 15)
+    assert (await call(world.stub.GenerateTrainingData(request))).count == 10
+    # Right in 18 of 20: hard ones.
+    capitals = pb.GenerateTrainingDataRequest(category="capitals")
+    assert (await call(world.stub.GenerateTrainingData(capitals))).difficulty == "hard"
+    named = pb.GenerateTrainingDataRequest(category="poems", count=12, difficulty="medium")
+    told = await call(world.stub.GenerateTrainingData(named))
+    assert (told.count, told.difficulty) == (12, "medium")
 
 
 async def test_train_follows_the_round_until_its_release_serves(world: World) -> None:

@@ -120,9 +120,11 @@ def generate_training_data(
     return _call("GenerateTrainingData", request, reply, kind, timeout=TOOL_SECONDS, idempotent=bool(job))
 
 
-def analyze_model(test_count: int, categories: Sequence[str], job: str) -> Call[results.Analysis]:
+def analyze_model(test_count: int, categories: Sequence[str], example_budget: int, job: str) -> Call[results.Analysis]:
     """Tool analyze_model."""
-    request = pb.AnalyzeModelRequest(test_count=test_count, categories=categories, job=job)
+    request = pb.AnalyzeModelRequest(
+        test_count=test_count, categories=categories, example_budget=example_budget, job=job
+    )
     reply, kind = pb.AnalyzeModelResponse, results.Analysis
     return _call("AnalyzeModel", request, reply, kind, timeout=TOOL_SECONDS, idempotent=bool(job))
 

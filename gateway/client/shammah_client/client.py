@@ -99,15 +99,21 @@ class Client:
         job: str = "",
         timeout: float | None = None,
     ) -> results.GeneratedData:
-        """Have the teacher make `count` (10 to 100) examples of a category, or offer your own `examples`."""
+        """Have the teacher make `count` (10 to 100; 0: as planned) examples of a category, or offer your own."""
         call = calls.generate_training_data(category, count, difficulty, focus, examples, job)
         return self._run(call, timeout)
 
     def analyze_model(
-        self, *, test_count: int = 0, categories: Sequence[str] = (), job: str = "", timeout: float | None = None
+        self,
+        *,
+        test_count: int = 0,
+        categories: Sequence[str] = (),
+        example_budget: int = 0,
+        job: str = "",
+        timeout: float | None = None,
     ) -> results.Analysis:
-        """Test the student on 50 to 200 (0: 100) examples that it was not taught."""
-        return self._run(calls.analyze_model(test_count, categories, job), timeout)
+        """Test the student on 50 to 200 (0: 100) examples that it was not taught, and plan `example_budget` more."""
+        return self._run(calls.analyze_model(test_count, categories, example_budget, job), timeout)
 
     def train(self, *, wait: bool = False, job: str = "", timeout: float | None = None) -> results.Round:
         """Start a round of training now; `wait` stays up to 25 s for its end."""

@@ -132,7 +132,18 @@ class GeneratedData:
     queue_size: int
     missing: int
     note: str
+    count: int
+    difficulty: str
     job: Job | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """After `rows` taught examples, `accuracy` of `graded` answers."""
+
+    rows: int
+    accuracy: float
+    graded: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +166,14 @@ class CategoryAnalysis:
     trained_examples: int
     exam_rows: int
     reason: str
+    queued_examples: int
+    worth_per_example: float
+    curve: tuple[CurvePoint, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Analysis:
-    """How good the student is; `weak_areas` are categories by expected gain, best first, improvement is in points."""
+    """How good the student is; `weak_areas` are categories by their worth, best first, improvement is in points."""
 
     local_success: float
     local_success_low: float

@@ -23,7 +23,7 @@ so that more is answered locally without worse answers.
 
 The loop that works:
 1. analyze_model: where is the student weak, and where does teaching pay most? Begin with its weak_areas.
-2. generate_training_data: teach one weak category at a time, with recommended_examples as the count. Or write the \
+2. generate_training_data: one category at a time; left out, count and difficulty follow that plan. Or write the \
 examples yourself and give them as `examples`: you know what the category needs, and it costs no further teacher call.
 3. train: one round on everything that is queued. Its release is promoted only if the exam says so.
 4. query_local_model and compare_responses: look at single responses, best at those that were wrong before.

@@ -1,8 +1,7 @@
-"""The policy of the offline planner: which categories get how many examples, how hard. Pure, deterministic.
+"""The policy of the offline planner: which categories are open, and their lessons by the plan. Pure, deterministic.
 
-Examples go where the expected gain is, over a floor that is spread evenly (a category that nobody teaches shows
-nothing). Failure alone is no reason: what does not improve in two taught rounds is given up, what has no more data, or
-only lacks exam rows, is left.
+What does not improve in two taught rounds is given up, what has no more data, or only lacks exam rows, is left. Over
+the others `teaching_plan` spreads the examples, as for analyze_model.
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from shammah_chassis.learning_curve import Curve, Prospect
+
 from shammah_gateway.teach.findings import Finding, value_of
 from shammah_gateway.teach.settings import Goal, TeachSettings
+from shammah_gateway.teaching_plan import choose_difficulty, cut_count, plan_examples
 
-# Counts that the tool generate_training_data takes at once, and the step in which counts are given.
-LEAST, MOST, STEP = 10, 100, 5
-EXAMPLES_EACH = 50
-EASY_BELOW, HARD_ABOVE = 0.5, 0.85
 # A rise of accuracy or of the local share that counts as one.
 RISE = 0.02
 FLAT_ROUNDS = 2
@@ -64,24 +62,17 @@ class Lesson:
     difficulty: str
 
 
-def choose_difficulty(accuracy: float | None) -> str:
-    """Return easy while the student fails half of it (or nothing is known), hard once it rarely fails."""
-    if accuracy is None or accuracy < EASY_BELOW:
-        return "easy"
-    return "hard" if accuracy > HARD_ABOVE else "medium"
-
-
 def plan_lessons(tracks: Sequence[Track], settings: TeachSettings) -> list[Lesson]:
     """Return the lessons of a round, largest first; none when no category is open."""
     taught = [track for track in tracks if track.is_open(settings.goal)]
     if not taught:
         return []
-    total = settings.examples or EXAMPLES_EACH * len(taught)
-    counts = _share_out(taught, total, settings.floor)
+    # All of it is spent: whether teaching ends is the goal's affair here, and that of what was given up.
+    counts = plan_examples(_look_ahead(taught), settings.examples, least=settings.floor, worth=0.0)
     lessons = [
         Lesson(track.category, part, choose_difficulty(track.finding.accuracy if track.finding else None))
         for track in taught
-        for part in _cut(counts[track.category])
+        for part in cut_count(counts[track.category])
     ]
     return sorted(lessons, key=lambda lesson: (-lesson.count, lesson.category))
 
@@ -102,28 +93,13 @@ def pick_worst(tracks: Mapping[str, Track], count: int) -> list[str]:
     return [track.category for track in ranked[:count]]
 
 
-def _share_out(tracks: Sequence[Track], total: int, floor: int) -> dict[str, int]:
-    """Give each its floor, and the rest by expected gain (evenly where nothing is known)."""
-    gains = {track.category: max(0.0, track.finding.gain) if track.finding else 0.0 for track in tracks}
-    known = all(track.finding is not None for track in tracks)
-    rest = max(0, total - floor * len(tracks))
-    weights = gains if known and sum(gains.values()) > 0 else dict.fromkeys(gains, 1.0)
-    whole = sum(weights.values())
-    counts = {}
-    for name, weight in weights.items():
-        extra = int(rest * weight / whole / STEP) * STEP
-        counts[name] = max(LEAST, floor + extra)
-    return counts
-
-
-def _cut(count: int) -> list[int]:
-    """Cut a count into what the tool takes at once."""
-    parts = []
-    while count >= LEAST:
-        part = min(MOST, count)
-        if 0 < count - part < LEAST:
-            # Never leave a rest that the tool refuses.
-            part = count - LEAST
-        parts.append(part)
-        count -= part
-    return parts
+def _look_ahead(tracks: Sequence[Track]) -> dict[str, Prospect]:
+    """Return what is known of each; one that was never tested may be anything, and counts as the mean of the others."""
+    known = [track.finding.share for track in tracks if track.finding is not None and track.finding.share > 0]
+    mean = sum(known) / len(known) if known else 1.0 / len(tracks)
+    prospects = {}
+    for track in tracks:
+        found = track.finding
+        points, rows, share = (found.points, found.rows, found.share) if found is not None else ((), track.taught, mean)
+        prospects[track.category] = Prospect(Curve(points), rows, share or mean)
+    return prospects

@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shammah_chassis.learning_curve import Point
+
 from shammah_gateway.teach.settings import Goal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One category of an analysis; shares and accuracies 0 to 1, `gain` as the tool says it, for 100 examples."""
+    """One category of an analysis; shares and accuracies 0 to 1.
+
+    `rows` are the examples that it was taught or that wait, `share` its part of the traffic, `points` its learning
+    curve: at least what was tested now.
+    """
 
     category: str
     tested: int = 0
@@ -25,8 +31,9 @@ class Finding:
     local_bad: int = 0
     certified: bool = False
     rows_missing: int = 0
-    gain: float = 0.0
-    recommended: int = 0
+    rows: int = 0
+    share: float = 0.0
+    points: tuple[Point, ...] = ()
 
 
 def read_findings(analysis: Mapping[str, Any]) -> dict[str, Finding]:
@@ -38,16 +45,19 @@ def _read_finding(row: Mapping[str, Any]) -> Finding:
     tested = int(row["tested"])
     local = int(row["local_good"]) + int(row["local_bad"])
     certified = bool(row["certified"])
+    taught, accuracy = int(row.get("trained_examples", 0)), float(row["accuracy"])
+    points = [Point(int(one["rows"]), one["accuracy"] * one["graded"], one["graded"]) for one in row.get("curve", [])]
     return Finding(
         category=row["category"],
         tested=tested,
-        accuracy=float(row["accuracy"]),
+        accuracy=accuracy,
         local_share=local / tested if certified and tested else 0.0,
         local_bad=int(row["local_bad"]),
         certified=certified,
         rows_missing=int(row["rows_missing"]),
-        gain=float(row["expected_gain"]),
-        recommended=int(row["recommended_examples"]),
+        rows=taught + int(row.get("queued_examples", 0)),
+        share=float(row.get("share", 0.0)),
+        points=tuple(points) or (Point(taught, accuracy * tested, tested),),
     )
 
 

@@ -15,9 +15,10 @@ The goal: {goal} as the mean over {scope}. {meaning}
 Limits: {rounds} rounds of training; {budget}. Each tool result ends with what is left.
 
 How good teaching looks:
-1. Look first: analyze_model. Its weak areas are ranked by expected gain: that is what counts, not failure alone. A \
-category that failed and did not improve in two taught rounds is not learnable for this student now; leave it.
-2. Teach where the gain is, and a little everywhere else: generate_training_data, 10 to 100 examples a call. \
+1. Look first: analyze_model. Its weak areas are ranked by what an example may gain: that is what counts, not failure \
+alone. A category that failed and did not improve in two taught rounds is not learnable for this student now; leave it.
+2. Teach where the gain is, and a little everywhere else, as recommended_examples say: generate_training_data, 10 to \
+100 examples a call. \
 Difficulty easy while the accuracy is below 0.5, medium up to 0.85, hard above. Use `focus` for what you saw go wrong. \
 Read the rejects by reason: many duplicates mean that the teacher repeats itself, near_exam that it is too \
 close to the exam.

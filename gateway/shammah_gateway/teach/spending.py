@@ -21,6 +21,7 @@ from shammah_gateway.money.prices import OVERRIDE_SETTING, PriceTable, load_pric
 from shammah_gateway.money.usage import bound_usage
 from shammah_gateway.teachers.base import MAX_DIRECT
 from shammah_gateway.teachers.ports import EXCLUDED_BYTES, FORM_BYTES, Wish
+from shammah_gateway.teaching_plan import MOST
 from shammah_gateway.tools.making import MORE_ASKS
 
 ZERO = Decimal(0)
@@ -94,7 +95,7 @@ class Tariff:
             return ZERO
         size = len(str(arguments.get("query", "")).encode()) + len(str(arguments.get("focus", "")).encode())
         if tool == "generate_training_data" and not arguments.get("examples"):
-            return self._bound_examples(int(arguments.get("count") or MAX_DIRECT), size)
+            return self._bound_examples(int(arguments.get("count") or MOST), size)
         if tool == "compare_responses":
             asked = ZERO if arguments.get("teacher_response") else self._price(size, COMPARE_TOKENS)
             judged = self._price(FORM_BYTES + 2 * size, VERDICT_TOKENS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from shammah_chassis.errors import InvalidInputError, UnavailableError
@@ -14,6 +15,7 @@ from shammah_gateway.job_record import JobRecord
 from shammah_gateway.jobs import Progress
 from shammah_gateway.offers import Sieve, sift_offers
 from shammah_gateway.teachers.base import OfferedExample, Teacher, Wish
+from shammah_gateway.tools.aim import take_aim
 from shammah_gateway.tools.context import ToolContext
 from shammah_gateway.tools.making import Maker, Steps, check_by_trainer, check_seconds
 from shammah_gateway.tools.schemas import GenerateInput, GenerateResult, RejectedCount
@@ -30,7 +32,7 @@ async def check_generation(context: ToolContext, caller: Caller, asked: Generate
         UnavailableError: no teacher, or the trainer that checks examples is away.
     """
     if not asked.examples:
-        await _check_wish(context, asked)
+        await _find_teacher(context, asked.category)
 
 
 async def generate(context: ToolContext, caller: Caller, asked: GenerateInput, progress: Progress) -> dict[str, Any]:
@@ -77,14 +79,21 @@ async def _sift_own(
 async def _make(
     context: ToolContext, caller: Caller, asked: GenerateInput, steps: Steps, progress: Progress
 ) -> dict[str, Any]:
-    wish, teacher = await _check_wish(context, asked)
+    teacher, samples = await _find_teacher(context, asked.category)
+    if steps.aim is None:
+        # After a restart the same: what is there already would be taken off again.
+        steps.aim = await take_aim(context, asked)
+        steps.keep()
+    count, difficulty = steps.aim.count, steps.aim.difficulty
+    wish = Wish(category=asked.category, count=count, difficulty=difficulty, focus=asked.focus, samples=samples)
     maker = Maker(context, teacher, wish, steps, progress, caller.name)
     await maker.collect()
-    return _sum_up(maker.total, missing=maker.missing, note=maker.note)
+    return {**_sum_up(maker.total, missing=maker.missing, note=maker.note), **asdict(steps.aim)}
 
 
-async def _check_wish(context: ToolContext, asked: GenerateInput) -> tuple[Wish, Teacher]:
-    if not asked.category.strip():
+async def _find_teacher(context: ToolContext, category: str) -> tuple[Teacher, tuple[OfferedExample, ...]]:
+    """Return who can make examples of a category, and samples of it; raises as `check_generation`."""
+    if not category.strip():
         raise InvalidInputError("category is empty; name one, or give examples")
     if context.teacher is None:
         raise UnavailableError("no teacher is set up; give examples instead")
@@ -92,15 +101,12 @@ async def _check_wish(context: ToolContext, asked: GenerateInput) -> tuple[Wish,
     known = able if able is not None else {row.category for row in (await context.trainer.status()).categories}
     # With an empty ledger any category is a new one; later a new one is begun by the caller's own examples.
     if known or able is not None:
-        check_categories([asked.category], known)
+        check_categories([category], known)
     samples: tuple[OfferedExample, ...] = ()
     if able is None and known:
-        drawn = await context.trainer.sample(SAMPLES, [asked.category], 0)
+        drawn = await context.trainer.sample(SAMPLES, [category], 0)
         samples = tuple(OfferedExample(query=row.query_text, response=row.response, grader=row.grader) for row in drawn)
-    wish = Wish(
-        category=asked.category, count=asked.count, difficulty=asked.difficulty, focus=asked.focus, samples=samples
-    )
-    return wish, context.teacher
+    return context.teacher, samples
 
 
 def _sum_up(sieve: Sieve, *, missing: int, note: str) -> dict[str, Any]:
@@ -125,4 +131,6 @@ async def _queue(context: ToolContext, final: dict[str, Any], progress: Progress
         queue_size=(await context.trainer.status()).queue_size,
         missing=final["missing"],
         note=final["note"],
+        count=final.get("count", 0),
+        difficulty=final.get("difficulty", ""),
     ).model_dump(exclude={"job"})

@@ -18,6 +18,7 @@ NAME_CHARS = 256
 FOCUS_CHARS = 1000
 MAX_CATEGORIES = 256
 MAX_OFFERED = 256
+MAX_PLANNED = 100_000
 Difficulty = Literal["easy", "medium", "hard"]
 JobId = Annotated[
     str,
@@ -37,6 +38,14 @@ CategoryName = Annotated[str, Field(max_length=NAME_CHARS)]
 def _drop_default(schema: JsonDict) -> None:
     """Leave out the default null: the field is there or it is not."""
     schema.pop("default", None)
+
+
+def _drop_null(schema: JsonDict) -> None:
+    """Leave out null, as a default and as a choice: the field is there or it is not. Errors stay those of the value."""
+    schema.pop("default", None)
+    choices = schema.pop("anyOf")
+    assert isinstance(choices, list) and isinstance(choices[0], dict)
+    schema.update(choices[0])
 
 
 class Strict(BaseModel):
@@ -99,10 +108,19 @@ class GenerateInput(Strict):
         description="Category to teach, as analyze_model names it. Required unless 'examples' or 'job' is given; with "
         "'examples' it is the category of those that name none, and may be a new one.",
     )
-    count: int = Field(default=20, ge=10, le=100, description="How many examples the teacher is to make.")
-    difficulty: Difficulty = Field(
-        default="medium",
-        description="How hard the teacher makes them: begin where the student fails, go up as it succeeds.",
+    count: int | None = Field(
+        default=None,
+        ge=10,
+        le=100,
+        json_schema_extra=_drop_null,
+        description="How many examples the teacher is to make. Left out: what the newest analysis recommends for the "
+        "category, less what came since (20 where none has looked at it).",
+    )
+    difficulty: Difficulty | None = Field(
+        default=None,
+        json_schema_extra=_drop_null,
+        description="How hard the teacher makes them: begin where the student fails, go up as it succeeds. Left out: "
+        "by the accuracy in the newest analysis, easy below 0.5 (or where nothing is known), hard above 0.85.",
     )
     focus: str = Field(
         default="",
@@ -128,6 +146,13 @@ class AnalyzeInput(Strict):
     )
     categories: list[CategoryName] = Field(
         default_factory=list, max_length=MAX_CATEGORIES, description="Only these categories; empty: all."
+    )
+    example_budget: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_PLANNED,
+        description="How many examples you want to have made in all: what recommended_examples add up to (at least 10 "
+        "a category). 0: 50 a category.",
     )
     job: JobId = ""
     cancel: Cancel = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from shammah_chassis.errors import BudgetError, TeacherError, UnavailableError
@@ -19,6 +19,7 @@ from shammah_gateway.jobs import Progress
 from shammah_gateway.offers import Sieve, sift_offers
 from shammah_gateway.teachers.base import MAX_DIRECT, BatchHandle, Generation, OfferedExample, Teacher, Wish
 from shammah_gateway.teachers.kept import read_generation_json, write_generation_json
+from shammah_gateway.tools.aim import Aim
 from shammah_gateway.tools.context import ToolContext
 
 # A recorded teacher that was started again may hand out what is there already: ask again, but not for ever.
@@ -31,9 +32,10 @@ LOOK_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Steps:
-    """What one call has saved: the answers of the teacher, second answers' verdicts, a batch on its way, the end."""
+    """What one call has saved: aim, answers of the teacher, second answers' verdicts, a batch on its way, the end."""
 
     save: Callable[[dict[str, Any]], None]
+    aim: Aim | None = None
     asks: list[Generation] = field(default_factory=list)
     agreement: dict[str, str] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
@@ -46,7 +48,12 @@ class Steps:
         state = progress.state
         asks = [read_generation_json(value) for value in state.get("asks", [])]
         return cls(
-            progress.save, asks, dict(state.get("agreement", {})), dict(state.get("batch", {})), state.get("final")
+            progress.save,
+            Aim(**state["aim"]) if state.get("aim") else None,
+            asks,
+            dict(state.get("agreement", {})),
+            dict(state.get("batch", {})),
+            state.get("final"),
         )
 
     def keep(self) -> None:
@@ -56,7 +63,8 @@ class Steps:
             self.save({"final": self.final})
             return
         asks = [write_generation_json(made) for made in self.asks]
-        self.save({"asks": asks, "agreement": self.agreement, "batch": self.batch})
+        aim = asdict(self.aim) if self.aim is not None else None
+        self.save({"aim": aim, "asks": asks, "agreement": self.agreement, "batch": self.batch})
 
     def add(self, made: Generation) -> None:
         """Keep what a teacher gave; the batch that it came by is over."""

@@ -114,7 +114,17 @@ class GenerateResult(BaseModel):
     note: str = Field(
         default="", description="Why examples are missing or unchecked: a budget that ended, a teacher that failed."
     )
+    count: Count = Field(default=0, description="How many the teacher was asked for; 0 for examples of your own.")
+    difficulty: Literal["", "easy", "medium", "hard"] = Field(default="", description="How hard they were to be.")
     job: JobField = None
+
+
+class CurvePoint(BaseModel):
+    """One point of a learning curve."""
+
+    rows: Count = Field(description="Examples of the category that had been taught.")
+    accuracy: Share = Field(description="Share of the graded answers that was right then.")
+    graded: Count = Field(description="How many answers that is of.")
 
 
 class CategoryAnalysis(BaseModel):
@@ -138,13 +148,25 @@ class CategoryAnalysis(BaseModel):
     expected_gain: float = Field(
         description="Expected rise of the overall share of good local answers from 100 more examples, 0 to 1."
     )
-    recommended_examples: Count = Field(description="How many examples to generate now; 0: teach elsewhere.")
+    recommended_examples: Count = Field(
+        description="How many examples to generate now, of the budget for all categories: by worth_per_example over an "
+        "even floor. Above 100: in several calls. 0 everywhere: teaching more is not worth its price."
+    )
     share: Share = Field(
         default=0.0, description="Share of the traffic (of the tested examples while there is little traffic)."
     )
     trained_examples: Count = Field(default=0, description="Examples that the champion has learned from.")
     exam_rows: Count = Field(default=0, description="Exam rows behind the certificate.")
     reason: str = Field(default="", description="Why it is certified or not, in words.")
+    queued_examples: Count = Field(default=0, description="Examples that wait for the next round.")
+    worth_per_example: Annotated[float, Field(ge=0)] = Field(
+        default=0.0,
+        description="Upper bound of the rise of the overall certified share for each further example. Categories are "
+        "ranked by it: large where little was tried, small where many examples brought nothing or all is right.",
+    )
+    curve: list[CurvePoint] = Field(
+        default_factory=list, description="What it was measured by so far: exams of kept releases, and the test of now."
+    )
 
 
 class AnalyzeResult(BaseModel):
@@ -159,7 +181,8 @@ class AnalyzeResult(BaseModel):
     categories: list[CategoryAnalysis] = Field(default_factory=list)
     weak_areas: list[str] = Field(
         default_factory=list,
-        description="Categories worth teaching, the one with the highest expected gain first (not the worst one).",
+        description="Categories worth more than the floor, the one with the highest worth_per_example first (not the "
+        "worst one).",
     )
     estimated_improvement: float = Field(
         default=0.0,

@@ -49,10 +49,10 @@ in a batch at half the price, which can take hours: job.stage says so. Every exa
 Limits: count 10 to 100; at most 256 own examples a call, each with a query and a response, in the form that the \
 student shall answer in: short and exact. Nothing near an exam question is taken, and generated examples never \
 become exam rows, so they raise accuracy but not rows_missing.
-Next: call `train` once the queue is worth it (32 or more), then analyze_model. Take category and count from \
-analyze_model (weak_areas, recommended_examples); begin with difficulty "easy" or "medium" where accuracy is under a \
-half, and go up as it improves. Many duplicates mean that the category is taught out: change `focus` or go \
-elsewhere.
+Next: call `train` once the queue is worth it (32 or more), then analyze_model. Take the categories from \
+analyze_model (recommended_examples above 0, weak_areas first); with count and difficulty left out its plan is spent: \
+what is recommended less what came since (repeat the call for more than 100), easy below an accuracy of a half, hard \
+above 0.85. Many duplicates mean that the category is taught out: change `focus` or go elsewhere.
 {_JOBS}"""
 
 ANALYZE = f"""\
@@ -61,13 +61,15 @@ Test the student on examples that it was not taught, and learn where teaching pa
 Tells: the share that it answers rightly (local_success, with a 95 % interval) overall and by category; how many \
 were answered locally and rightly (local_good), locally and wrongly (local_bad), or forwarded although the student \
 was right (forwarded_though_good); whether each category is certified to be answered locally, or how many exam rows \
-are missing; weak_areas, ranked by expected gain and not by failure alone, with recommended_examples for each; the \
-improvement to expect if you teach all that; the age of the exam.
+are missing; weak_areas, ranked by the upper bound of the gain in certified share for each example and not by \
+failure alone; recommended_examples of each category, which add up to `example_budget` unless less is worth its \
+price: an even floor and the rest where it may gain most; the improvement to expect if you teach all that; the age \
+of the exam.
 Costs: no teacher call, no money; about `test_count` student responses, seconds to a few minutes. Nothing is learned \
 from the test. The same test examples are drawn each time while none are added, so two analyses compare.
 Limits: test_count 50 to 200 (100 unless you say otherwise); an interval of a category with 10 tested examples is \
 wide: do not chase noise. The estimates rank categories; they promise nothing.
-Next: generate_training_data for weak_areas in their order, recommended_examples each; then `train`; then this \
+Next: generate_training_data for each category with recommended_examples, weak_areas first; then `train`; then this \
 again. A high accuracy that is not certified lacks exam rows (rows_missing): those come from live traffic or the \
 user's own exam file, not from generated examples. If weak_areas is empty, teaching more is not worth its price: \
 stop.

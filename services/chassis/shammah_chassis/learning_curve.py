@@ -110,31 +110,43 @@ class Prospect:
 
 
 def allocate(
-    prospects: Mapping[str, Prospect], budget: int, *, floor: float = 0.1, first: int = FIRST_ROWS, step: int = 5
+    prospects: Mapping[str, Prospect],
+    budget: int,
+    *,
+    floor: float = 0.1,
+    first: int = FIRST_ROWS,
+    least: int = 0,
+    step: int = 5,
+    worth: float = 0.0,
 ) -> dict[str, int]:
     """Spread `budget` examples over categories; what a category has not left goes to the others.
 
-    Each is brought to `first` taught rows; of the rest a share `floor` is spread evenly, and what is left goes by steps
-    where the upper bound of the gain is largest. The gain of a step is the rise of the overall share of good answers
-    for each example, so a category of rare queries counts less.
+    Each is brought to `first` taught rows, and is given `least` at any rate; of the rest a share `floor` is spread
+    evenly, and what is left goes by steps where `measure_worth` is largest, as long as that is `worth` or more: with 0
+    all of the budget is spent.
     """
     given = dict.fromkeys(prospects, 0)
-    _spread({name: first - prospect.rows for name, prospect in prospects.items()}, prospects, given, budget)
+    wanted = {name: max(first - prospect.rows, least) for name, prospect in prospects.items()}
+    _spread(wanted, prospects, given, budget)
     even = math.floor(floor * (budget - sum(given.values())))
     _spread(dict.fromkeys(prospects, budget), prospects, given, even)
-    rates = {name: _rate(prospect, given[name], step) for name, prospect in prospects.items()}
+    rates = {name: measure_worth(prospect, given[name], step=step) for name, prospect in prospects.items()}
     while (rest := budget - sum(given.values())) > 0:
         able = [name for name, prospect in prospects.items() if _room(prospect, given[name]) > 0]
-        if not able:
+        best = max(able, key=lambda name: (rates[name], -given[name], name), default=None)
+        if best is None or rates[best] < worth:
             break
-        best = max(able, key=lambda name: (rates[name], -given[name], name))
         given[best] += min(step, rest, _room(prospects[best], given[best]))
-        rates[best] = _rate(prospects[best], given[best], step)
+        rates[best] = measure_worth(prospects[best], given[best], step=step)
     return given
 
 
-def _rate(prospect: Prospect, given: int, step: int) -> float:
-    """Return the largest worth for each example, looking some way ahead: the first rows alone may bring nothing."""
+def measure_worth(prospect: Prospect, given: int = 0, *, step: int = 5) -> float:
+    """Return the upper bound of the rise of the overall certified share for each example on top of `given` ones.
+
+    The largest over several distances, the shortest being `step`: the first rows alone may bring nothing. It is in
+    proportion to the category's share of the traffic, so a category of rare queries counts less.
+    """
     rows, curve = prospect.rows + given, prospect.curve
     return prospect.share * max(curve.upper_worth(rows, more) / more for more in (step, 10 * step, 40 * step))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from shammah_chassis.learning_curve import FIRST_ROWS, Curve, Point, Prospect, allocate
+from shammah_chassis.learning_curve import FIRST_ROWS, Curve, Point, Prospect, allocate, measure_worth
 
 
 def learned(*accuracies: tuple[int, float], graded: int = 50) -> Curve:
@@ -69,6 +69,20 @@ def test_what_is_asked_more_often_gets_more() -> None:
     curve = learned((0, 0.1), (50, 0.4))
     given = allocate({"often": Prospect(curve, 50, 0.9), "rare": Prospect(curve, 50, 0.1)}, 400)
     assert given["often"] > 3 * given["rare"]
+
+
+def test_each_gets_the_least_at_any_rate_and_nothing_is_spent_below_its_worth() -> None:
+    learns, hopeless = learned((0, 0.1), (50, 0.5)), learned((0, 0.0), (400, 0.0))
+    prospects = {"learns": Prospect(learns, 50, 0.5), "hopeless": Prospect(hopeless, 400, 0.5)}
+    worth = measure_worth(prospects["learns"]) / 2
+    given = allocate(prospects, 1000, floor=0.0, least=10, worth=worth)
+    assert given["hopeless"] == 10 and 10 < given["learns"] < 900
+    assert (
+        measure_worth(prospects["learns"], given["learns"])
+        < worth
+        <= measure_worth(prospects["learns"], given["learns"] - 5)
+    )
+    assert sum(allocate(prospects, 1000, floor=0.0, least=10).values()) == 1000
 
 
 def test_an_empty_stock_gives_to_the_others_and_no_stock_at_all_ends() -> None:

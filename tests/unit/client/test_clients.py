@@ -72,7 +72,7 @@ async def test_every_call_reaches_its_method_with_a_deadline(gateway: ScriptedGa
     await ask("query_local_model", "x", max_tokens=5)
     await ask("compare_responses", "x", teacher_response="y")
     await ask("generate_training_data", "poems", 10, focus="short")
-    await ask("analyze_model", test_count=50, categories=["poems"])
+    await ask("analyze_model", test_count=50, categories=["poems"], example_budget=90)
     await ask("train", wait=True)
     await ask("get_job", "j", wait_seconds=99)
     await ask("send_feedback", "q", -1, correction="z")
@@ -85,6 +85,7 @@ async def test_every_call_reaches_its_method_with_a_deadline(gateway: ScriptedGa
     asked = dict(gateway.asked)
     assert len(asked) == len(gateway.asked) == 13
     assert asked["CompareResponses"].teacher_response == "y"  # type: ignore[attr-defined]
+    assert asked["AnalyzeModel"].example_budget == 90  # type: ignore[attr-defined]
     assert asked["GetJob"].wait_seconds == 25  # type: ignore[attr-defined]
     assert asked["PromoteRelease"].force and asked["PinRelease"].pinned  # type: ignore[attr-defined]
     assert all(0 < left <= 121 for left in gateway.seconds_left)

@@ -17,7 +17,7 @@ from shammah_chassis.errors import TeacherError, UnavailableError
 from shammah_chassis.examples import Example
 from shammah_chassis.scopes import Caller
 from shammah_gateway.agreement import AgreementPolicy
-from shammah_gateway.jobs import JobBook
+from shammah_gateway.jobs import JobBook, Work
 from shammah_gateway.money.ledger import Ledger
 from shammah_gateway.teachers.anthropic import AnthropicTeacher
 from shammah_gateway.teachers.base import Teacher, TeacherPort
@@ -46,6 +46,7 @@ class Trainer:
     away: int = 0
     checked: int = 0
     target: str = "trainer"
+    rows: int = 40
 
     async def check(self, examples: Sequence[Example]) -> list[Verdict]:
         self.checked += 1
@@ -57,7 +58,8 @@ class Trainer:
         return ["near_exam" if row.query_text in self.near_exam else "new" for row in examples]
 
     async def status(self) -> trainer_pb2.StatusResponse:
-        return trainer_pb2.StatusResponse(queue_size=7)
+        rows = trainer_pb2.CategoryRows(category="codes", train=self.rows)
+        return trainer_pb2.StatusResponse(queue_size=7, categories=[rows])
 
     async def sample(self, count: int, categories: Sequence[str], seed: int) -> list[Example]:
         return self.dev[:count]
@@ -309,6 +311,29 @@ async def test_examples_and_second_answers_are_not_paid_twice_over_a_restart(tmp
     # Only the last one's second answer is new.
     assert len(stub.requests) == asked + 1 and len(stub.wishes) == 2
     await again.close()
+
+
+async def test_what_was_planned_stays_so_over_a_restart(tmp_path: Path, stub: WritingStub) -> None:
+    site = Site(tmp_path, stub)
+    row = {"category": "codes", "accuracy": 0.9, "recommended_examples": 12}
+
+    async def analyse(progress: Any) -> dict[str, Any]:
+        return {"categories": [{**row, "trained_examples": 30, "queued_examples": 10}]}
+
+    await site.jobs.wait(site.jobs.start("analyze_model", ANN, Work(analyse)))
+    site.trainer.gate = asyncio.Event()
+    call = asyncio.create_task(site.call())
+    await wait_for(lambda: site.trainer.checked == 1)
+    await stop(site, call)
+    site = Site(tmp_path, stub)
+    # By now others have queued as many.
+    site.trainer.rows = 52
+    (job,) = resume_jobs(site.context)
+    result = cast("GenerateResult", await call_tool(site.context, ANN, TOOL, {"job": job.id}))
+    assert (result.count, result.difficulty, result.queued) == (12, "hard", 12)
+    assert "Difficulty: hard." in stub.wishes[0]
+    assert (await site.call()).count == 10
+    await site.close()
 
 
 async def test_a_batch_goes_on_over_a_restart(tmp_path: Path, stub: WritingStub) -> None:

@@ -92,7 +92,7 @@ def test_every_field_is_described_and_has_its_bounds(name: str) -> None:
     properties = TOOLS[name].input_schema["properties"]
     assert all(field.get("description") for field in properties.values()), properties
     bounds = {
-        ("generate_training_data", "count"): {"minimum": 10, "maximum": 100, "default": 20},
+        ("generate_training_data", "count"): {"minimum": 10, "maximum": 100},
         ("generate_training_data", "difficulty"): {"enum": ["easy", "medium", "hard"]},
         ("generate_training_data", "examples"): {"minItems": 1, "maxItems": 256, "type": "array"},
         ("analyze_model", "test_count"): {"minimum": 50, "maximum": 200, "default": 100},

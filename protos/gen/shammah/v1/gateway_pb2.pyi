@@ -393,9 +393,9 @@ class GenerateTrainingDataRequest(_message.Message):
     CANCEL_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     count: _builtins.int
-    """10 to 100; 0 means 20."""
+    """10 to 100; 0 means what the newest analysis planned and nobody queued yet (20 without one)."""
     difficulty: _builtins.str
-    """"easy", "medium" or "hard"; empty means medium."""
+    """"easy", "medium" or "hard"; empty means by the accuracy of the newest analysis (easy without one)."""
     focus: _builtins.str
     job: _builtins.str
     cancel: _builtins.bool
@@ -459,11 +459,16 @@ class GenerateTrainingDataResponse(_message.Message):
     JOB_FIELD_NUMBER: _builtins.int
     MISSING_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    DIFFICULTY_FIELD_NUMBER: _builtins.int
     queued: _builtins.int
     queue_size: _builtins.int
     missing: _builtins.int
     """How many of the wished examples the teacher did not make, and why, or why some were not checked."""
     note: _builtins.str
+    count: _builtins.int
+    """What was wished for: of the teacher only."""
+    difficulty: _builtins.str
     @_builtins.property
     def rejected(self) -> _containers.RepeatedCompositeFieldContainer[Global___Rejected]: ...
     @_builtins.property
@@ -477,10 +482,12 @@ class GenerateTrainingDataResponse(_message.Message):
         job: _types_pb2.Job | None = ...,
         missing: _builtins.int = ...,
         note: _builtins.str = ...,
+        count: _builtins.int = ...,
+        difficulty: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "missing", b"missing", "note", b"note", "queue_size", b"queue_size", "queued", b"queued", "rejected", b"rejected"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "difficulty", b"difficulty", "job", b"job", "missing", b"missing", "note", b"note", "queue_size", b"queue_size", "queued", b"queued", "rejected", b"rejected"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,11 +501,14 @@ class AnalyzeModelRequest(_message.Message):
     CATEGORIES_FIELD_NUMBER: _builtins.int
     JOB_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    EXAMPLE_BUDGET_FIELD_NUMBER: _builtins.int
     test_count: _builtins.int
     """50 to 200; 0 means 100."""
     job: _builtins.str
     cancel: _builtins.bool
     """With job: stop it, and return it when it has ended."""
+    example_budget: _builtins.int
+    """What the recommended examples add up to, at least 10 a category; 0 means 50 a category."""
     @_builtins.property
     def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
@@ -508,14 +518,42 @@ class AnalyzeModelRequest(_message.Message):
         categories: _abc.Iterable[_builtins.str] | None = ...,
         job: _builtins.str = ...,
         cancel: _builtins.bool = ...,
+        example_budget: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "categories", b"categories", "job", b"job", "test_count", b"test_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "categories", b"categories", "example_budget", b"example_budget", "job", b"job", "test_count", b"test_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AnalyzeModelRequest: _TypeAlias = AnalyzeModelRequest  # noqa: Y015
+
+@_typing.final
+class CurvePoint(_message.Message):
+    """One point of a learning curve: after `rows` taught examples, `accuracy` of `graded` answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    GRADED_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    accuracy: _builtins.float
+    graded: _builtins.int
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        accuracy: _builtins.float = ...,
+        graded: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "graded", b"graded", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CurvePoint: _TypeAlias = CurvePoint  # noqa: Y015
 
 @_typing.final
 class CategoryAnalysis(_message.Message):
@@ -537,6 +575,9 @@ class CategoryAnalysis(_message.Message):
     TRAINED_EXAMPLES_FIELD_NUMBER: _builtins.int
     EXAM_ROWS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    QUEUED_EXAMPLES_FIELD_NUMBER: _builtins.int
+    WORTH_PER_EXAMPLE_FIELD_NUMBER: _builtins.int
+    CURVE_FIELD_NUMBER: _builtins.int
     category: _builtins.str
     tested: _builtins.int
     accuracy: _builtins.float
@@ -548,8 +589,9 @@ class CategoryAnalysis(_message.Message):
     certified: _builtins.bool
     rows_missing: _builtins.int
     expected_gain: _builtins.float
-    """Expected rise of the overall local share per 100 examples of this category."""
+    """Expected rise of the overall share of good local answers by 100 more examples of this category."""
     recommended_examples: _builtins.int
+    """Of the budget for all categories; above 100 in several calls."""
     share: _builtins.float
     """Share of the traffic, or of the tested examples while there is little traffic."""
     trained_examples: _builtins.int
@@ -557,6 +599,14 @@ class CategoryAnalysis(_message.Message):
     exam_rows: _builtins.int
     """Exam rows behind the certificate, and why it is one or not."""
     reason: _builtins.str
+    queued_examples: _builtins.int
+    """Examples that wait for the next round."""
+    worth_per_example: _builtins.float
+    """Upper bound of the rise of the overall certified share for each further example: what categories are ranked by."""
+    @_builtins.property
+    def curve(self) -> _containers.RepeatedCompositeFieldContainer[Global___CurvePoint]:
+        """What that is read off."""
+
     def __init__(
         self,
         *,
@@ -576,10 +626,13 @@ class CategoryAnalysis(_message.Message):
         trained_examples: _builtins.int = ...,
         exam_rows: _builtins.int = ...,
         reason: _builtins.str = ...,
+        queued_examples: _builtins.int = ...,
+        worth_per_example: _builtins.float = ...,
+        curve: _abc.Iterable[Global___CurvePoint] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "category", b"category", "certified", b"certified", "exam_rows", b"exam_rows", "expected_gain", b"expected_gain", "forwarded_though_good", b"forwarded_though_good", "local_bad", b"local_bad", "local_good", b"local_good", "reason", b"reason", "recommended_examples", b"recommended_examples", "rows_missing", b"rows_missing", "share", b"share", "tested", b"tested", "trained_examples", b"trained_examples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "accuracy_high", b"accuracy_high", "accuracy_low", b"accuracy_low", "category", b"category", "certified", b"certified", "curve", b"curve", "exam_rows", b"exam_rows", "expected_gain", b"expected_gain", "forwarded_though_good", b"forwarded_though_good", "local_bad", b"local_bad", "local_good", b"local_good", "queued_examples", b"queued_examples", "reason", b"reason", "recommended_examples", b"recommended_examples", "rows_missing", b"rows_missing", "share", b"share", "tested", b"tested", "trained_examples", b"trained_examples", "worth_per_example", b"worth_per_example"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,7 +673,7 @@ class AnalyzeModelResponse(_message.Message):
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryAnalysis]: ...
     @_builtins.property
     def weak_areas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Categories by expected gain, best first."""
+        """Categories worth more than an even floor, by worth_per_example, best first."""
 
     @_builtins.property
     def job(self) -> _types_pb2.Job: ...

@@ -1,31 +1,50 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
-from shammah_gateway.teach.curriculum import Track, choose_difficulty, note_analysis, plan_lessons
-from shammah_gateway.teach.findings import Finding, describe_exam_needs, list_exam_needs, measure
+from shammah_chassis.learning_curve import Curve, Point, Prospect
+from shammah_gateway.teach.curriculum import Track, note_analysis, plan_lessons
+from shammah_gateway.teach.findings import Finding, describe_exam_needs, list_exam_needs, measure, read_findings
 from shammah_gateway.teach.settings import Goal, TeachSettings
+from shammah_gateway.teaching_plan import plan_examples
 
 
 def found(category: str, accuracy: float = 0.4, **more: object) -> Finding:
-    return Finding(category=category, tested=25, accuracy=accuracy, **{"gain": 0.1, **more})  # type: ignore[arg-type]
+    points = (Point(0, 0.0, 25.0), Point(50, 25 * accuracy, 25.0))
+    known = {"rows": 50, "points": points, "share": 0.2, **more}
+    return Finding(category=category, tested=25, accuracy=accuracy, **known)  # type: ignore[arg-type]
 
 
 def track(category: str, accuracy: float = 0.4, **more: object) -> Track:
     return Track(category=category, finding=found(category, accuracy, **more))
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "expected"),
-    [(None, "easy"), (0.0, "easy"), (0.49, "easy"), (0.5, "medium"), (0.85, "medium"), (0.86, "hard"), (1.0, "hard")],
-)
-def test_difficulty_follows_the_accuracy(accuracy: float | None, expected: str) -> None:
-    assert choose_difficulty(accuracy) == expected
+def test_lessons_are_the_plan_of_the_open_categories() -> None:
+    stuck = (Point(0, 0.0, 25.0), Point(200, 0.0, 100.0))
+    tracks = [track("learns", 0.5), track("fails", 0.0, points=stuck, rows=200), track("rare", 0.5, share=0.05)]
+    lessons = plan_lessons(tracks, TeachSettings(examples=130, floor=10))
+    counts = Counter({one.category: 0 for one in lessons})
+    for one in lessons:
+        counts[one.category] += one.count
+    prospects = {
+        one.category: Prospect(Curve(one.finding.points), one.finding.rows, one.finding.share)
+        for one in tracks
+        if one.finding is not None
+    }
+    assert counts == plan_examples(prospects, 130, worth=0.0)
+    assert counts["fails"] == 10 and counts["learns"] > 2 * counts["rare"]
+    assert {one.category: one.difficulty for one in lessons} == {"learns": "medium", "fails": "easy", "rare": "medium"}
 
 
-def test_examples_go_where_the_gain_is_over_an_even_floor() -> None:
-    tracks = [track("high", gain=0.3), track("low", gain=0.1), track("none", gain=0.0)]
-    counts = {one.category: one.count for one in plan_lessons(tracks, TeachSettings(examples=130, floor=10))}
-    assert counts == {"high": 85, "low": 35, "none": 10}
+def test_findings_read_what_a_plan_needs() -> None:
+    row = {"category": "a", "tested": 10, "accuracy": 0.5, "local_good": 4, "local_bad": 0, "certified": True}
+    row |= {"rows_missing": 0, "trained_examples": 40, "queued_examples": 15, "share": 0.3}
+    curve = [{"rows": 0, "accuracy": 0.1, "graded": 20}, {"rows": 40, "accuracy": 0.5, "graded": 10}]
+    found = read_findings({"categories": [{**row, "curve": curve}]})["a"]
+    assert (found.rows, found.share, found.points) == (55, 0.3, (Point(0, 2.0, 20), Point(40, 5.0, 10)))
+    # A gateway of before tells no curve: what was tested now is known all the same.
+    assert read_findings({"categories": [row]})["a"].points == (Point(40, 5.0, 10),)
 
 
 def test_nothing_known_is_an_even_start() -> None:
