@@ -46,10 +46,11 @@ WAYS: dict[str, tuple[str, ...]] = {
     "half_again": ("epochs=5", "balance=0.5", "seed=1"),
     "varied": ("epochs=5", "balance=0.5", "variants=4"),
     "varied_again": ("epochs=5", "balance=0.5", "variants=4", "seed=1"),
-    "varied_long": ("epochs=8", "balance=0.5", "variants=7"),
     "varied_tail": ("epochs=5", "balance=0.5", "variants=4", "averaging=tail", "tail_share=0.3"),
-    "varied_fast": ("epochs=5", "balance=0.5", "variants=4", "learning_rate=0.0008"),
-    "half_long": ("epochs=8", "balance=0.5"),
+    "varied_small": ("epochs=5", "balance=0.5", "variants=4", "max_rows_per_batch=64", "learning_rate=0.0003"),
+    "words": ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1"),
+    "words_again": ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "seed=1"),
+    "words_long": ("epochs=8", "balance=0.5", "variants=7", "word_dropout=0.1"),
 }
 LIMIT = 320
 """New tokens of a response at most, as where rollouts are made."""
@@ -88,7 +89,13 @@ class Tuner:
         """Teach from the base weights; return the seconds."""
         self.put_weights(self.base)
         started = time.monotonic()
-        varied = vary_rows(self.rows, count=hyper.variants, seed=hyper.seed, judges=self.judges)
+        varied = vary_rows(
+            self.rows,
+            count=hyper.variants,
+            word_dropout=hyper.word_dropout,
+            seed=hyper.seed,
+            judges=self.judges,
+        )
         rows = balance_rows(encode_rows(self.rows, self.tokenizer, variants=varied), hyper.balance)
         self.student.model.train()
         fine_tune(self.student, rows, self.dev_sft[:64], hyper=hyper)

@@ -33,7 +33,8 @@ class SftHyper:
     `balance`: each learned id of a row with n of them weighs n to the power of -`balance`; 0: long responses count by
     their length, 1: all rows count the same.
     `variants`: at most so many of a row whose response copies values out of its query, with other values (see
-    `substitution`); the row and they take turns, one each epoch.
+    `substitution`), or, with a `word_dropout` above 0, of a row that is answered by a label, each word left out with
+    that probability; the row and they take turns, one each epoch.
     `soup`: so many trainings from the same start by other seeds, whose weights are averaged.
     Where old rows are recalled: `anchor` draws the weights back to those that the run started from, each step by the
     share learning rate x `anchor`; of these, the result keeps the share `kept` (both are interpolated), or the best by
@@ -64,6 +65,7 @@ class SftHyper:
     lora_alpha: float = 32.0
     balance: float = 0.0
     variants: int = 0
+    word_dropout: float = 0.0
     soup: int = 1
     anchor: float = 0.0
     kept: float = 0.0
@@ -118,6 +120,8 @@ def check_hyper(hyper: SftHyper) -> None:
             raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: between 0 and 1")
     if not 0 <= hyper.kept < 1:
         raise InvalidInputError(f"kept is {hyper.kept}; allowed: 0 or more, below 1")
+    if not 0 <= hyper.word_dropout < 1:
+        raise InvalidInputError(f"word_dropout is {hyper.word_dropout}; allowed: 0 or more, below 1")
     if not 0 <= hyper.balance <= 1:
         raise InvalidInputError(f"balance is {hyper.balance}; allowed: 0 to 1")
     if hyper.lora_rank and hyper.upper_layers:

@@ -99,7 +99,10 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
         # An epoch recalls one old row for each new one: a user's share is of such an epoch.
         epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
         whole = cap_user_weights([row.example for row in rows], task.policy)
-        varied = vary_rows(rows, count=task.hyper.variants, seed=task.hyper.seed, judges=task.plan.judges)
+        hyper = task.hyper
+        varied = vary_rows(
+            rows, count=hyper.variants, word_dropout=hyper.word_dropout, seed=hyper.seed, judges=task.plan.judges
+        )
         encoded = [
             encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
             for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))

@@ -5,6 +5,7 @@ It knows examples, the tokenizer and weights; no model, no batches and no round.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer
 from shammah_trainer.batches import SftRow
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.substitution import vary
+from shammah_trainer.word_dropout import drop_words
 
 Variants = Sequence[tuple[Example, ...]]
 
@@ -44,12 +46,26 @@ def encode_rows(
     return found
 
 
-def vary_rows(rows: Sequence[LedgerRow], *, count: int, seed: int, judges: Sequence[LedgerRow]) -> Variants:
-    """Return up to `count` variants of each row (see `substitution`), none of which asks what a judging row asks."""
+def vary_rows(
+    rows: Sequence[LedgerRow], *, count: int, word_dropout: float, seed: int, judges: Sequence[LedgerRow]
+) -> Variants:
+    """Return up to `count` variants of each row, none of which asks what a judging row asks.
+
+    Other values where the response copies them (`substitution`); words left out with the probability `word_dropout`
+    where it is a label.
+    """
     if not count:
         return [()] * len(rows)
     taken = {normalise_query(row.example.query_text) for row in judges}
-    return vary([row.example for row in rows], count=count, seed=seed, taken=taken)
+    examples = [row.example for row in rows]
+    varied = vary(examples, count=count, seed=seed, taken=taken)
+    if not word_dropout:
+        return varied
+    rng = random.Random(seed)
+    return [
+        own or drop_words(example, count=count, chance=word_dropout, rng=rng, taken=taken)
+        for own, example in zip(varied, examples, strict=True)
+    ]
 
 
 def balance_rows(rows: Sequence[SftRow], balance: float) -> list[SftRow]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from shammah_chassis.errors import ArtifactError
+from shammah_chassis.examples import Message
 from shammah_chassis.manifest import MANIFEST_NAME, verify_folder
 from shammah_trainer import learn_generator as learn_generator_module
+from shammah_trainer.batches import SftRow
 from shammah_trainer.learn_generator import GeneratorTask, learn_generator
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
@@ -18,7 +21,7 @@ from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Description, make_version
 from shammah_trainer.round import PHASES
 from shammah_trainer.round_plan import RoundPlan
-from shammah_trainer.sft import SftHyper
+from shammah_trainer.sft import SftHyper, SftResult
 from shammah_trainer.student import read_config
 from support.trainer import make_switch_rows
 
@@ -71,3 +74,22 @@ def test_what_fails_the_check_behind_is_refused_and_has_no_manifest(
     with pytest.raises(ArtifactError, match="differs"):
         learned.confirm()
     assert not (task.out / MANIFEST_NAME).exists()
+
+
+def test_labels_are_learned_with_words_left_out_where_the_hyper_says_so(
+    task: GeneratorTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def note(student: object, train: Sequence[SftRow], *_: object, **__: object) -> SftResult:
+        given.extend(len(row.others) for row in train)
+        return SftResult(1.0, 1.0, 1, len(train), 0, 1, cut_short=False)
+
+    monkeypatch.setattr(learn_generator_module, "fine_tune_soup", note)
+    rows = tuple(
+        replace(row, example=replace(row.example, grader="label", query=(Message("user", f"{row.id} one two three"),)))
+        for row in task.plan.new
+    )
+    run(replace(task, plan=replace(task.plan, new=rows), hyper=SftHyper(epochs=1, variants=2, word_dropout=0.5)))
+    assert given == [2] * len(rows)
+    assert task.out.joinpath(MANIFEST_NAME).is_file()
