@@ -1,4 +1,4 @@
-"""Checks of offered examples before they are queued: schema, own check, duplicates, nearness to exam rows.
+"""Checks of offered examples before they are queued: schema, own check, (near) duplicates, nearness to exam rows.
 
 It does not queue anything; the trainer's answer to "what would you do with these" is handed in.
 """
@@ -14,6 +14,7 @@ from typing import Literal
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Example, Message, Provenance, default_grader
 from shammah_chassis.grading import grade
+from shammah_chassis.repeats import RepeatFilter
 
 from shammah_gateway.arithmetic import find_error
 from shammah_gateway.teachers.ports import OfferedExample
@@ -35,6 +36,7 @@ class Sieve:
     samples: dict[Reason, str] = field(default_factory=dict)
     # Ids of recorded rows: ground truth, that no second answer is asked for.
     truths: set[str] = field(default_factory=set)
+    _repeats: RepeatFilter = field(default_factory=RepeatFilter)
 
     def reject(self, reason: Reason, sample: str) -> None:
         """Count a rejected example."""
@@ -42,13 +44,30 @@ class Sieve:
         self.samples.setdefault(reason, sample[:_SHOWN])
 
     def add(self, example: Example) -> None:
-        """Let an example pass, unless it is the same as one before or its own response fails its grader."""
-        if any(example.id == other.id for other in self.passed):
+        """Let an example pass, unless it is one before, or nearly so, or its own response fails its grader."""
+        if self.holds(example):
             self.reject("duplicate", example.query_text)
         elif problem := check_response(example):
             self.reject("failed_check", f"{example.query_text}: {problem}")
         else:
-            self.passed.append(example)
+            self._pass(example)
+
+    def holds(self, example: Example) -> bool:
+        """Say whether an example was let through before, or a generated one that it repeats."""
+        return any(example.id == other.id for other in self.passed) or self._repeats.finds(example)
+
+    def drop_known(self, earlier: Sieve) -> None:
+        """Reject what an earlier sieve holds."""
+        examples, self.passed = self.passed, []
+        for example in examples:
+            if earlier.holds(example):
+                self.reject("duplicate", example.query_text)
+            else:
+                self.passed.append(example)
+
+    def _pass(self, example: Example) -> None:
+        self.passed.append(example)
+        self._repeats.add(example)
 
     def drop(self, failed: Mapping[str, str]) -> None:
         """Reject those that a second answer disagreed with: id -> reason."""
@@ -66,10 +85,10 @@ class Sieve:
             self.samples.setdefault(reason, sample)
         self.truths |= part.truths
         for example in part.passed:
-            if any(example.id == other.id for other in self.passed):
+            if self.holds(example):
                 self.reject("duplicate", example.query_text)
             else:
-                self.passed.append(example)
+                self._pass(example)
 
     def apply(self, verdicts: Sequence[Verdict]) -> None:
         """Reject what the trainer would not take; `verdicts` are of `passed`, in order."""

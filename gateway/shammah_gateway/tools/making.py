@@ -149,10 +149,8 @@ class Maker:
         )
         for sample in made.broken:
             sieve.reject("schema", sample)
-        known = {example.id for example in self.total.passed}
-        for example in [example for example in sieve.passed if example.id in known]:
-            sieve.passed.remove(example)
-            sieve.reject("duplicate", example.query_text)
+        # Before anybody is paid for a second answer.
+        sieve.drop_known(self.total)
         await check_by_trainer(self.context, sieve)
         self._report("checking by second answers")
         self.note = (

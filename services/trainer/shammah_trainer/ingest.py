@@ -13,6 +13,7 @@ from typing import Literal
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Envelope, Example
 from shammah_chassis.neardup import NearDuplicates
+from shammah_chassis.repeats import repeats
 from shammah_chassis.text import normalise_query
 
 from shammah_trainer.ledger import Ledger
@@ -86,8 +87,16 @@ class Ingest:
         return report
 
     def check(self, example: Example) -> Outcome:
-        """Say what ingestion would do with an example, without doing it."""
-        return self._decide(example)[0]
+        """Say what ingestion would do with an offered example, without doing it.
+
+        A generated one that only repeats a train row is called a duplicate too: it is not worth queueing. Ingestion
+        takes it nevertheless, so that a ledger rebuilt from an old log is the same.
+        """
+        outcome, _, cluster = self._decide(example)
+        if outcome == "new":
+            near = self._ledger.rows("cluster = ? AND part = 'train'", (cluster,))
+            return "duplicate" if repeats(example, (row.example for row in near)) else "new"
+        return outcome
 
     def rebuild_index(self) -> None:
         """Read the near-duplicate index from the ledger again, after rows were taken out of it."""

@@ -48,6 +48,37 @@ def test_what_the_trainer_would_not_take_is_rejected_too() -> None:
     assert {reason for reason, _, _ in sieve.rejected} == {"duplicate", "near_exam", "failed_check"}
 
 
+LONG = "please tell me right now whether the big red lamp in the old kitchen of the house is still on or already off"
+
+
+def test_a_near_duplicate_with_nothing_new_is_rejected_and_a_contrast_is_not() -> None:
+    near = LONG + ", please"
+    offers = [offer(query=LONG, response="yes"), offer(query=near, response="Yes"), offer(query=near, response="no")]
+    sieve = sift_offers(offers, category="mood", teacher="owner", model="m")
+    assert [example.response for example in sieve.passed] == ["yes", "no"]
+    assert [(reason, count) for reason, count, _ in sieve.rejected] == [("duplicate", 1)]
+    # In a later answer of the same call too.
+    later = sift_offers([offer(query=near, response="yes")], category="mood", teacher="owner", model="m")
+    later.drop_known(sieve)
+    assert later.passed == [] and later.counts == {"duplicate": 1}
+
+
+def test_recorded_rows_may_lie_near_each_other() -> None:
+    rows = [make_example(LONG, "yes"), make_example(LONG + ", please", "yes")]
+    offers = [offer(known=row) for row in rows]  # type: ignore[arg-type]
+    assert len(sift_offers(offers, category="", teacher="recorded", model="recorded").passed) == 2
+
+
+def test_an_example_whose_tests_its_response_fails_is_rejected() -> None:
+    def row(response: str) -> str:
+        tests = "assert double(2) == 4"
+        return json.dumps(make_example("Write double.", response, grader="unit_tests", tests=tests).to_json())
+
+    sieve = sift_json([row("def double(x):\n    return x * x + 1"), row("def double(x):\n    return 2 * x")])
+    assert [example.response.splitlines()[1].strip() for example in sieve.passed] == ["return 2 * x"]
+    assert [(reason, count) for reason, count, _ in sieve.rejected] == [("failed_check", 1)]
+
+
 def test_a_recorded_row_keeps_its_reference_and_grader() -> None:
     known = make_example("q", "Four, I think. 4", grader="numeric", reference="4")
     sieve = sift_offers([offer(known=known)], category="", teacher="recorded", model="recorded")  # type: ignore[arg-type]

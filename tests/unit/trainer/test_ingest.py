@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from shammah_chassis.examples import Envelope, Message, pack_envelopes
+from shammah_chassis.examples import Envelope, Message, Provenance, pack_envelopes
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.policy import TrainingPolicy
@@ -92,6 +92,27 @@ def test_a_generated_example_near_an_exam_row_is_refused(ledger: Ledger) -> None
     assert ingest.check(near) == "near_exam"
     assert ingest.take_message(2, Envelope((near,)).encode()).counts == {"near_exam": 1}
     assert len(ledger.rows("1")) == 1
+
+
+def test_a_generated_example_that_repeats_a_train_row_is_a_duplicate(ledger: Ledger) -> None:
+    ingest = feed(ledger, [make_example(LONG, "yes", origin="synthetic")])
+    repeated = make_example(LONG + ", please", "Yes", origin="synthetic")
+    assert ingest.check(repeated) == "duplicate"
+    # Another response is a contrast; another query is new; a user's traffic repeats, and ingestion takes all of it.
+    assert ingest.check(replace(repeated, response="no")) == "new"
+    assert ingest.check(make_example("is the door of the new garage open", "yes", origin="synthetic")) == "new"
+    assert ingest.check(make_example(LONG + ", please", "yes", origin="teacher")) == "new"
+    assert ingest.take_message(2, Envelope((repeated,)).encode()).counts == {"new": 1}
+
+
+def test_what_the_judge_alone_learns_from_is_no_row_to_repeat(ledger: Ledger) -> None:
+    ingest = feed(ledger, [make_example(LONG, "", origin="feedback", grader="", rating=-1, student_attempt="off")])
+    model = Provenance(origin="synthetic", teacher="anthropic", teacher_model="m", source="generate")
+    made = replace(make_example(LONG, "It is on.", grader="judge"), provenance=model)
+    assert ingest.check(made) == "new"
+    # As soon as it is taught it can be repeated: free text by its query alone.
+    ingest.take_message(9, Envelope((made,)).encode())
+    assert ingest.check(replace(made, response="It is still on.")) == "duplicate"
 
 
 def test_a_correction_of_an_exam_query_moves_its_cluster_to_train(ledger: Ledger) -> None:
