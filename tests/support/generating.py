@@ -86,8 +86,8 @@ def go_on(tokens: Sequence[int]) -> int:
 class ScriptedModel:
     """A model without a network: the next token is a function of the tokens before it. It writes down each call.
 
-    `calls` holds ("prefill", slot, ids, past), ("decode", rows, steps, more) and ("move", source, target); `before` is
-    called with each of them first.
+    `calls` holds ("prefill", slot, ids, past), ("prefill_rows", first, prompts), ("decode", rows, steps, more) and
+    ("move", source, target); `before` is called with each of them first. `joint_rows` bounds the prompts of a call.
     """
 
     def __init__(
@@ -98,6 +98,8 @@ class ScriptedModel:
         staging: int = 4,
         context: int = 4096,
         most_steps: int = 1,
+        prompts_a_turn: int = 1,
+        joint_tokens: int = 0,
         choose: Callable[[Sequence[int]], int] = go_on,
     ) -> None:
         self.architecture = replace(Architecture.from_config(load_json(folder / "config.json")), vocab=512)
@@ -107,7 +109,9 @@ class ScriptedModel:
         self.context = context
         self.most_steps = most_steps
         self.keeps_prefixes = True
-        self.prompts_a_turn = 1
+        self.prompts_a_turn = prompts_a_turn
+        self.joint_tokens = joint_tokens
+        self.joint_rows = slots
         self.kv_bytes = 0
         self.resident_bytes = 0
         self.calls: list[tuple[Any, ...]] = []
@@ -122,6 +126,14 @@ class ScriptedModel:
         assert slot >= self.slots
         self.held[slot] = [*self.held[slot][:past], *ids]
         return self._score([self.held[slot]], 1)
+
+    def prefill_rows(self, first: int, prompts: Sequence[Sequence[int]]) -> int:
+        self._note("prefill_rows", first, tuple(map(tuple, prompts)))
+        assert (max(map(len, prompts)) - 1) * len(prompts) <= self.joint_tokens
+        assert first + len(prompts) <= self.slots
+        taken = prompts[: self.joint_rows]
+        self.held[first : first + len(taken)] = [list(prompt[:-1]) for prompt in taken]
+        return len(taken)
 
     def decode(self, ids: Sequence[int], *, steps: int = 1, more: bool = False) -> Scores:
         self._note("decode", len(ids), steps, more)

@@ -11,7 +11,7 @@ It knows slots, token ids and scores, like `model`, and one call runs at a time.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ STEPS = 16
 """Steps of one call at most: the host's work for 256 rows takes a tenth of the time of so many."""
 _RING = 2 * STEPS  # the call that is read, and the one that is computed meanwhile
 _SLACK = 3 * STEPS  # positions behind the context: a row that ended is computed on until the host has seen it
+_JOINT_TOKENS = 2048  # of a call: enough to keep a GPU at work that one prompt leaves waiting for launches
 _SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 _EAGER = "-1"  # the id with which ONNX Runtime neither captures nor replays
 
@@ -99,6 +100,8 @@ class CudaModel:
         types = {value.name: value.type for value in session.get_inputs()}
         self._element: type[np.floating] = np.float16 if types["past.0.key"] == "tensor(float16)" else np.float32
         self._takes_total = "total_sequence_length" in types
+        # ONNX Runtime's attention takes several rows or several tokens behind others, not both.
+        self.joint_tokens = 0 if self._takes_total else _JOINT_TOKENS
         shape = [self._rows, architecture.kv_heads, self._room, architecture.head_dim]
         self._slot_bytes = math.prod(shape[1:]) * np.dtype(self._element).itemsize
         self._caches = {
@@ -173,6 +176,7 @@ class CudaModel:
             )
         if past == 0:
             self._take_lowest(slot)
+            self._forget_ahead([self._physical[slot]])
         step = self._bind(self._physical[slot], 1, len(ids))
         step.ids.update_inplace(np.array([ids], np.int64))
         step.seqlens.update_inplace(np.array([total - 1], np.int32))
@@ -182,6 +186,33 @@ class CudaModel:
         if not math.isfinite(scores.logprobs[0][0]):
             raise ShammahError("the model gave logits that are not numbers")
         return scores
+
+    def prefill_rows(self, first: int, prompts: Sequence[Sequence[int]]) -> int:
+        """As `Model.prefill_rows`; together means in physical slots that lie next to each other."""
+        self._check_open()
+        longest = max(map(len, prompts), default=0) - 1
+        if not (
+            0 <= first <= self.slots - len(prompts)
+            and min(map(len, prompts), default=0) > 1
+            and longest <= self.context
+            and longest * len(prompts) <= self.joint_tokens
+        ):
+            raise InvalidInputError(
+                f"{len(prompts)} prompts of up to {longest + 1} tokens from slot {first} on; allowed: {self.slots} "
+                f"slots, 2 to {self.context + 1} tokens, and {self.joint_tokens} in all with padding"
+            )
+        start, count = self._take_neighbours(first, len(prompts))
+        self._forget_ahead(range(start, start + count))
+        ids = np.zeros((count, longest), np.int64)
+        for row, prompt in enumerate(prompts[:count]):
+            ids[row, : len(prompt) - 1] = prompt[:-1]
+        step = self._bind(start, count, longest)
+        step.ids.update_inplace(ids)
+        step.seqlens.update_inplace(np.full(count, longest - 1, np.int32))
+        self._run(step, _EAGER, wait=True)
+        self._lengths[first : first + count] = [len(prompt) - 1 for prompt in prompts[:count]]
+        self._active = max(self._active, first + count)
+        return count
 
     def decode(self, ids: Sequence[int], *, steps: int = 1, more: bool = False) -> Scores:
         """As `Model.decode`."""
@@ -215,6 +246,12 @@ class CudaModel:
             return None
         wanted = all(ahead.expected.get(place) == token for place, token in zip(places, ids, strict=True))
         return ahead if wanted else None
+
+    def _forget_ahead(self, places: Iterable[int]) -> None:
+        """Let nobody have what was computed ahead in these places: a new row may want the token of one that is gone."""
+        for place in places:
+            if self._ahead is not None:
+                self._ahead.expected.pop(place, None)
 
     def _begin(self, places: Sequence[int], ids: Sequence[int], steps: int) -> _Ahead:
         """Tell the device where all rows stand, and launch steps from there."""
@@ -273,6 +310,29 @@ class CudaModel:
         best = min(idle, key=lambda other: self._physical[other])
         physical = self._physical
         physical[slot], physical[best] = physical[best], physical[slot]
+
+    def _take_neighbours(self, first: int, most: int) -> tuple[int, int]:
+        """Give the slots from `first` on neighbouring idle physical ones, the lowest `most` or else the longest run.
+
+        Returns:
+            The first of these, and how many they are.
+        """
+        staged = (slot for slot in range(self.slots, self._rows) if not self._lengths[slot])
+        idle = {self._physical[slot] for slot in (*range(first, self.slots), *staged)}
+        best = (0, 0)
+        run = 0
+        for place in range(self._rows):
+            run = run + 1 if place in idle else 0
+            if run > best[1]:
+                best = (place + 1 - run, run)
+            if run == most:
+                break
+        start, count = best
+        physical = self._physical
+        for slot, place in enumerate(range(start, start + count), first):
+            other = physical.index(place)
+            physical[slot], physical[other] = physical[other], physical[slot]
+        return start, count
 
     def _list_lengths(self, size: int) -> Array:
         """Return the lengths of the first physical slots; those in nobody's use may be anything small."""

@@ -25,6 +25,7 @@ from shammah_chassis.errors import (
 
 from shammah_generator.chat import encode_prompt, find_ends
 from shammah_generator.constraint import Constraint, ConstraintFactory
+from shammah_generator.joint_prompts import JointPrompts
 from shammah_generator.prompts import PromptQueue
 from shammah_generator.requests import Chunk, Completion, Handle, Request
 from shammah_generator.sequence import GrowingResponse
@@ -70,6 +71,7 @@ class Engine:
         self._changed = threading.Condition()
         self._waiting: deque[GrowingResponse] = deque()
         self._batch: deque[GrowingResponse] = deque()  # rollouts: only where no user waits
+        self._joint = JointPrompts(model, self._batch, self._changed)
         self._rows: list[GrowingResponse] = []  # a row's index is its slot
         self._closing = False
         self._aborting = False
@@ -235,6 +237,8 @@ class Engine:
         if self._rows:
             self._decode_rows()
         for _ in range(self._model.prompts_a_turn):
+            if not self._waiting:
+                self._joint.begin(self._rows, most=self._model.slots - self._reserved - len(self._prompts))
             self._admit()
             self._compute_prompt()
 

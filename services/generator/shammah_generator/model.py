@@ -58,6 +58,7 @@ class GeneratorModel:
     """One version, ready to compute; made by `load`. It is a `Model` (see `stepping`)."""
 
     most_steps = 1
+    joint_tokens = 0
     keeps_prefixes = True
     prompts_a_turn = 1
 
@@ -173,6 +174,10 @@ class GeneratorModel:
         if not np.isfinite(step.outputs["log_total"]).all():
             raise ShammahError("the model gave logits that are not numbers")
         return _read_scores(step.outputs)
+
+    def prefill_rows(self, first: int, prompts: Sequence[Sequence[int]]) -> int:
+        """Raise: on a CPU a prompt alone keeps all threads busy, and padding would cost as much as tokens."""
+        raise InvalidInputError("a model on a CPU computes one prompt at a time")
 
     def decode(self, ids: Sequence[int], *, steps: int = 1, more: bool = False) -> Scores:
         """As `Model.decode`; one step a call, and `more` changes nothing."""

@@ -55,6 +55,8 @@ class Model(Protocol):
     """Steps that one call of `decode` can take."""
     prompts_a_turn: int
     """Pieces of prompts to compute between two steps: one where a piece takes longer than a step."""
+    joint_tokens: int
+    """Tokens of the prompts of one call of `prefill_rows` at most, padding counted; 0 where it does not work."""
     keeps_prefixes: bool
     """Whether `read_prefix` and `write_prefix` work."""
 
@@ -74,6 +76,17 @@ class Model(Protocol):
         Raises:
             InvalidInputError: no such slot, no ids, more than the context, or the slot holds fewer than `past`.
             ShammahError: the logits are not numbers.
+        """
+        ...
+
+    def prefill_rows(self, first: int, prompts: Sequence[Sequence[int]]) -> int:
+        """Compute prompts together, each without its last token, into the slots from `first` on that rows decode in.
+
+        Returns:
+            Of how many, from the first on: at least one, all where there is room for them beside each other.
+
+        Raises:
+            InvalidInputError: no such slots, a prompt of under two tokens, or too many in all.
         """
         ...
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_generator import cuda_model
 from shammah_generator.architecture import Architecture
 from shammah_generator.chat import load_tokenizer
@@ -88,6 +88,86 @@ def test_a_prompt_in_pieces_is_the_prompt(folder: Path, library: Path) -> None:
     whole = model.prefill(4, ids).logits(0)
     model.prefill(5, ids[:4])
     assert np.allclose(model.prefill(5, ids[4:], past=4).logits(0), whole, atol=2e-2)
+
+
+@pytest.mark.parametrize("few", [0, 4], ids=["cublas", "ours"])
+def test_prompts_together_are_each_alone(few: int, folder: Path, library: Path) -> None:
+    random = np.random.default_rng(1)
+    prompts = [random.integers(0, 400, length).tolist() for length in (9, 2, 13)]
+    together, alone = load(folder, library, few=few), load(folder, library, few=few)
+    assert together.prefill_rows(0, prompts) == 3
+    for slot, prompt in enumerate(prompts):
+        alone.prefill(alone.slots, prompt[:-1])
+        alone.move(alone.slots, slot)
+    last = [prompt[-1] for prompt in prompts]
+    for _ in range(2):
+        one, other = together.decode(last, steps=8), alone.decode(last, steps=8)
+        assert one.tokens == other.tokens
+        assert np.allclose(one.logprobs, other.logprobs, atol=2e-2)
+        last = [row[-1] for row in one.tokens]
+
+
+def test_prompts_join_rows_that_decode_wherever_these_lie(folder: Path, library: Path) -> None:
+    model, alone = load(folder, library), load(folder, library)
+    prompts = [[7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18], [19, 20, 21]]
+    model.prefill_rows(0, prompts[:3])
+    model.decode([10, 13, 18], steps=2, more=True)
+    # The first and the last row end: the middle one becomes the first, and what is idle lies around it.
+    model.move(2, 0)
+    model.move(1, 0)
+    model.keep(1)
+    assert model._physical[0] == 1
+    joined = [[30, 31, 32], [40, 41]]
+    count = model.prefill_rows(1, joined)
+    assert count == 2
+    assert model._physical[1:3] == [2, 3]
+    first = alone.prefill(alone.slots, prompts[1])
+    alone.move(alone.slots, 0)
+    ids = first.tokens[0]
+    ids = alone.decode(ids).tokens[0]
+    scores = model.decode([ids[-1], 32, 41], steps=3)
+    assert scores.tokens[0] == alone.decode(ids, steps=3).tokens[0]
+    for row, prompt in enumerate(joined, 1):
+        other = load(folder, library)
+        begun = other.prefill(other.slots, prompt)
+        other.move(other.slots, 0)
+        expected = [begun.tokens[0][0], *other.decode(begun.tokens[0], steps=2).tokens[0]]
+        assert scores.tokens[row] == expected
+
+
+def test_where_idle_slots_do_not_lie_together_fewer_prompts_are_taken(folder: Path, library: Path) -> None:
+    model = load(folder, library)
+    model.prefill_rows(0, [[1, 2], [3, 4]])
+    model.move(1, 0)
+    model.keep(1)
+    # Physical 1 is in use; 0 is idle alone, and behind it are those of the rows and of prompts.
+    assert model.prefill_rows(1, [[5, 6], [7, 8], [9, 10]]) == 3
+    assert sorted(model._physical) == list(range(model.slots + model.staging))
+    model._lengths[model.slots :] = 1  # prompts under way
+    model.keep(2)
+    assert 1 <= model.prefill_rows(2, [[5, 6], [7, 8]]) <= 2
+    assert sorted(model._physical) == list(range(model.slots + model.staging))
+
+
+def test_too_many_prompts_or_tokens_together_are_refused(folder: Path, library: Path) -> None:
+    model = load(folder, library)
+    for first, prompts in ((0, []), (0, [[1], [2, 3]]), (3, [[1, 2], [3, 4]]), (0, [[1] * 42]), (-1, [[1, 2]])):
+        with pytest.raises(InvalidInputError, match="prompts"):
+            model.prefill_rows(first, prompts)
+
+
+def test_steps_computed_ahead_of_a_row_that_is_gone_are_not_those_of_the_next_in_its_place(
+    folder: Path, library: Path
+) -> None:
+    model, alone = load(folder, library), load(folder, library)
+    model.prefill_rows(0, [[1, 2, 3], [4, 5, 6]])
+    first, last = (row[-1] for row in model.decode([3, 6], steps=2, more=True).tokens)
+    model.keep(1)
+    prompt = [9, 8, 7, 6, 5, last]
+    model.prefill_rows(1, [prompt])
+    assert model._physical[1] == 1
+    alone.prefill_rows(0, [prompt])
+    assert model.decode([first, last], steps=2).tokens[1] == alone.decode([last], steps=2).tokens[0]
 
 
 def test_weights_that_are_no_numbers_are_noticed(folder: Path, library: Path) -> None:

@@ -43,3 +43,14 @@ def test_captured_steps_are_those_of_pytorch(model: CudaModel, folder: Path, ref
         assert tokens == logits.argmax(-1).tolist()
         logprobs = torch.tensor(logits).log_softmax(-1).numpy().max(-1)
         assert np.allclose(scores.logprobs[row], logprobs[-4:], atol=0.05)
+
+
+def test_prompts_together_are_each_alone(model: CudaModel, folder: Path, reference: Callable[..., object]) -> None:
+    if not model.joint_tokens:
+        pytest.skip("ONNX Runtime's attention takes one prompt at a time")
+    prompts = [[5, 6], list(range(20, 60)), [9, 8, 7], [1, 2, 3, 4, 5, 6], [2, 4, 6]]
+    assert model.prefill_rows(0, prompts) == 5
+    tokens = model.decode([prompt[-1] for prompt in prompts], steps=4).tokens
+    for prompt, row in zip(prompts, tokens, strict=True):
+        logits = np.asarray(reference(folder, [*prompt, *row[:-1]]))[len(prompt) - 1 :]
+        assert row == logits.argmax(-1).tolist()

@@ -309,3 +309,56 @@ def test_more_steps_of_the_same_kind_follow_where_they_were_announced(start):
     announced = [(call, after) for call, after in pairwise(steps) if call[3]]
     assert announced
     assert all(call[2] == after[2] == 8 for call, after in announced)
+
+
+def test_prompts_of_rollouts_are_computed_together_and_answered_as_alone(start):
+    engine, model = start(slots=8, prompts_a_turn=8, prefill_tokens=100, joint_tokens=80)
+    requests = [ask(8 + place % 3, first=place, max_tokens=3 + place % 4) for place in range(30)]
+    requests[11] = ask(8, first=11, max_tokens=5, temperature=1.0, seed=3)
+    done = engine.generate_batch(requests)
+    together = [call for call in model.calls if call[0] == "prefill_rows"]
+    assert max(len(call[2]) for call in together) == 8
+    assert sum(len(call[2]) for call in together) + sum(call[0] == "prefill" for call in model.calls) == 30
+    alone, other = start(slots=8, prompts_a_turn=8, prefill_tokens=100)
+    assert [outcome(one) for one in alone.generate_batch(requests)] == [outcome(one) for one in done]
+    assert not any(call[0] == "prefill_rows" for call in other.calls)
+    assert [one.statistics for one in alone.generate_batch(requests)] == [one.statistics for one in done]
+
+
+def test_prompts_that_are_too_long_or_too_short_to_be_computed_together_are_computed_alone(start):
+    engine, model = start(slots=8, staging=2, prompts_a_turn=8, prefill_tokens=100, joint_tokens=80)
+    lengths = [5, 5, 90, 1, 5, 5, 60, 60]
+    done = engine.generate_batch([ask(length, first=place) for place, length in enumerate(lengths)])
+    assert {one.reason for one in done} == {"length"}
+    assert [len(call[2]) for call in model.calls if call[0] == "prefill_rows"] == [2, 2]
+    assert sorted(len(call[2]) for call in model.calls if call[0] == "prefill") == [1, 60, 60, 90]
+
+
+def test_what_found_no_room_beside_the_others_is_next(start):
+    engine, model = start(slots=8, prompts_a_turn=8, joint_tokens=800)
+    model.joint_rows = 3
+    done = engine.generate_batch([ask(5, first=place) for place in range(8)])
+    assert {one.reason for one in done} == {"length"}
+    joint = [(call[1], len(call[2])) for call in model.calls if call[0] == "prefill_rows"]
+    assert joint == [(0, 8), (3, 5), (6, 2)]
+
+
+def test_where_prompts_fail_together_each_is_computed_alone_from_then_on(start):
+    engine, model = start(slots=8, prompts_a_turn=8, joint_tokens=800)
+
+    def refuse(call):
+        if call[0] == "prefill_rows":
+            raise RuntimeError("no memory")
+
+    model.before = refuse
+    done = engine.generate_batch([ask(5, first=place) for place in range(12)])
+    assert {one.reason for one in done} == {"length"}
+    assert [call[0] for call in model.calls].count("prefill_rows") == 1
+    assert [call[0] for call in model.calls].count("prefill") == 12
+    assert engine.session_failures == 0
+
+
+def test_where_somebody_waits_for_the_next_token_prompts_are_not_computed_together(start):
+    engine, model = start(slots=8, prompts_a_turn=4, joint_tokens=800)
+    engine.generate_batch([ask(5, first=place) for place in range(12)])
+    assert not any(call[0] == "prefill_rows" for call in model.calls)
