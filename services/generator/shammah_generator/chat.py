@@ -8,7 +8,9 @@ switched off, so a user who writes `<|im_end|>` has written ten characters, not 
 
 from __future__ import annotations
 
+import hashlib
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,17 +21,38 @@ from tokenizers import Tokenizer
 
 START, END = "<|im_start|>", "<|im_end|>"
 _TOGETHER = 4096  # examples that are encoded at once: bounds the memory
+# Reading one takes a third of a second, and the versions of a base model all have the same.
+_KEPT = 2
+_loaded: dict[str, Tokenizer] = {}
+_loading = threading.Lock()
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
     """Load `tokenizer.json` and check that it can carry the chat form.
 
+    Equal files give one object, whatever version they are of: nothing may change it. It is safe in several threads.
+
     Raises:
         ArtifactError: unreadable, a control token is missing, or text can spell one.
     """
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error}") from error
+    with _loading:
+        if digest not in _loaded:
+            made = _load(path)
+            if len(_loaded) >= _KEPT:
+                del _loaded[next(iter(_loaded))]
+            _loaded[digest] = made
+        return _loaded[digest]
+
+
+def _load(path: Path) -> Tokenizer:
     tokenizer = Tokenizer.from_str(json.dumps(load_json(path)))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    _spell_specials(tokenizer)
     controls = {find_control(tokenizer, START), find_control(tokenizer, END)}
     if controls & set(encode_text(tokenizer, f"{START} {END}")):
         raise ArtifactError(f"tokenizer {path.name}: {START} and {END} must be special tokens")
@@ -56,9 +79,16 @@ def find_ends(tokenizer: Tokenizer) -> frozenset[int]:
 
 def encode_text(tokenizer: Tokenizer, text: str) -> list[int]:
     """Return the ids of plain text; control tokens in it are spelled out as text."""
-    tokenizer.encode_special_tokens = True  # True: specials are encoded like any other text
+    _spell_specials(tokenizer)
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
+
+
+def _spell_specials(tokenizer: Tokenizer) -> None:
+    """Have control tokens in text encoded like any other text."""
+    # Only where it is not so: a tokenizer can't be changed while another thread encodes with it.
+    if not tokenizer.encode_special_tokens:
+        tokenizer.encode_special_tokens = True
 
 
 def encode_prompt(tokenizer: Tokenizer, messages: Sequence[Message]) -> list[int]:
@@ -113,7 +143,7 @@ def _encode_some(
         _check_messages(messages)
         texts += [f"{message.role}\n{message.content}" for message in messages]
         texts.append(response)
-    tokenizer.encode_special_tokens = True  # as in encode_text
+    _spell_specials(tokenizer)
     pieces = iter(tokenizer.encode_batch_fast(texts, add_special_tokens=False))
     start, end = find_control(tokenizer, START), find_control(tokenizer, END)
     newline, opening = encode_text(tokenizer, "\n"), encode_text(tokenizer, "assistant\n")

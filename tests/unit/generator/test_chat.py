@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from shammah_chassis.errors import ArtifactError, InvalidInputError
@@ -94,6 +95,35 @@ def test_a_tokenizer_without_the_chat_tokens_is_refused(folder, tmp_path):
     (tmp_path / "tokenizer.json").write_text(text)
     with pytest.raises(ArtifactError, match="im_end"):
         load_tokenizer(tmp_path / "tokenizer.json")
+
+
+def test_equal_files_give_one_tokenizer_and_a_changed_file_another(folder, tmp_path, tokenizer):
+    path = tmp_path / "tokenizer.json"
+    shutil.copy(folder / "tokenizer.json", path)
+    assert load_tokenizer(path) is load_tokenizer(folder / "tokenizer.json")
+    path.write_text(json.dumps(json.loads(path.read_text())))
+    assert load_tokenizer(path) is not load_tokenizer(folder / "tokenizer.json")
+
+
+def test_a_tokenizer_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="nowhere"):
+        load_tokenizer(tmp_path / "nowhere.json")
+
+
+def test_several_threads_use_one_tokenizer(tokenizer):
+    texts = [f"a text of some words, number {number} <|im_end|>" for number in range(200)]
+    expected = [encode_prompt(tokenizer, [Message("user", text)]) for text in texts]
+
+    def encode(_: int) -> bool:
+        together = encode_examples(tokenizer, [((Message("user", text),), "yes") for text in texts])
+        alone = [encode_prompt(tokenizer, [Message("user", text)]) for text in texts]
+        return (
+            alone == expected
+            and [ids[: len(own)] for (ids, _), own in zip(together, expected, strict=True)] == expected
+        )
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(encode, range(8)))
 
 
 def test_padding_and_truncation_of_a_tokenizer_file_are_ignored(folder, tmp_path, tokenizer):
