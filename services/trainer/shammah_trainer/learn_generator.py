@@ -132,25 +132,32 @@ def _export(
     """Write the files, begin their check and describe them meanwhile; the manifest is not written yet."""
     export_generator(student, task.parent.folder / TOKENIZER_NAME, task.out)
     task.written(task.out)
-    expected = compute_expected(student, _choose_prompts(task, tokenizer))
-    student.model.to("meta")  # the graph needs the room
-    gc.collect()
-    # Behind a GPU's rollouts it leaves half of the cores to them.
-    threads = max(1, task.threads // 2) if task.check_behind else task.threads
-    parity = Later(lambda: check_parity(task.out, expected, threads=threads), name="parity")
+    about = Description(
+        config=student.config,
+        hyper={**asdict(task.hyper), "device": str(task.device)},
+        metrics=asdict(result),
+        provenance=summarise_provenance([row.example for row in rows], task.policy),
+        position=task.plan.position,
+    )
+    # The digest of the weights takes as long as PyTorch's logits.
+    describing = Later(
+        lambda: describe_version("generator", task.out, parent=task.parent.manifest, about=about), name="describe"
+    )
     try:
-        about = Description(
-            config=student.config,
-            hyper={**asdict(task.hyper), "device": str(task.device)},
-            metrics=asdict(result),
-            provenance=summarise_provenance([row.example for row in rows], task.policy),
-            position=task.plan.position,
-        )
-        version = describe_version("generator", task.out, parent=task.parent.manifest, about=about)
-    except BaseException:
-        parity.close()
-        raise
-    return LearnedGenerator(version, result, parity)
+        expected = compute_expected(student, _choose_prompts(task, tokenizer))
+        student.model.to("meta")  # the graph needs the room
+        if task.device.type == "cpu":
+            gc.collect()  # where its memory is the graph's; with all that torch imports it takes a third of a second
+        # Behind a GPU's rollouts it leaves half of the cores to them.
+        threads = max(1, task.threads // 2) if task.check_behind else task.threads
+        parity = Later(lambda: check_parity(task.out, expected, threads=threads), name="parity")
+        try:
+            return LearnedGenerator(describing.take(), result, parity)
+        except BaseException:
+            parity.close()
+            raise
+    finally:
+        describing.close()
 
 
 def _choose_prompts(task: GeneratorTask, tokenizer: Tokenizer) -> list[list[int]]:

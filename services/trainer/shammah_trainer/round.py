@@ -145,9 +145,9 @@ class Round:
             generator = taught_elsewhere or learn_generator(self._generator_task(), self._phases)
             rollouts = self._roll_out_candidate(generator.version, limits)
             before = self._roll_out_champion(limits)
-            generator = generator.confirm()
             judges = self._learn_judges(taught, rollouts)
             judged = self._judge(generator.version, judges, (rollouts, before), limits)
+            generator = generator.confirm()
         finally:
             self._close(generator, embedding)
         versions: dict[Role, Version] = {
