@@ -266,9 +266,9 @@ class Round:
         plan, champion = self._in.plan, self._in.champion
         rollouts, before_rollouts = answers
         with self._phases.run("score", "scoring dev and exam rows"):
-            dev = self._scorer.score(plan.dev, rollouts, (judges.router, judges.validator), told=judges.dev_quality)
+            versions = (judges.router, judges.validator)
+            dev, exam = self._scorer.score_both(plan.dev, plan.exam, rollouts, versions, told=judges.dev_quality)
             dev = leave_out(dev, dev_local=judges.dev_local, dev_quality=judges.dev_quality)
-            exam = self.score(plan.exam, rollouts, judges.router, judges.validator)
             before = self._score_champion(before_rollouts)
             self.scored = {"dev": dev, "exam": exam}
         with self._phases.run("certify", "certifying and comparing with the champion"):

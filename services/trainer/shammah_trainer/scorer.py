@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from shammah_trainer.encoders.query_vectors import QueryVectors
 from shammah_trainer.evidence import ScoredRow, combine, is_told
+from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.publishing import Version
 from shammah_trainer.rollouts import Rollout
@@ -45,6 +46,24 @@ class Scorer:
         cut = are_truncated(judges[1].folder, judges[1].manifest, pairs)
         judged |= {row.id: Judged(told[row.id], flag) for row, flag in zip(rest, cut, strict=True)}
         return combine(rows, rollouts, routes, judged)
+
+    def score_both(
+        self,
+        dev: Sequence[LedgerRow],
+        exam: Sequence[LedgerRow],
+        rollouts: Mapping[str, Rollout],
+        judges: tuple[Version, Version],
+        *,
+        told: Mapping[str, float],
+    ) -> tuple[list[ScoredRow], list[ScoredRow]]:
+        """As `score` of dev rows with `told`, and of exam rows; beside each other where a GPU leaves the host idle."""
+        scoring = Later(lambda: self.score(exam, rollouts, judges), name="exam")
+        try:
+            if self._device == "cpu":
+                scoring.settle()
+            return self.score(dev, rollouts, judges, told=told), scoring.take()
+        finally:
+            scoring.close()
 
     def _route(self, rows: Sequence[LedgerRow], router: Version) -> dict[str, Routed]:
         queries = [row.example.query_text for row in rows]
