@@ -28,8 +28,8 @@ import torch
 from learning_arms import NARROW
 from learning_queue import CompileTurn, claim_tasks, has_time, run_workers, write_point
 from learning_rows import Learner, Pool, Told, draw, encode, ranked_share, read_tests, share_by_category
+from shammah_chassis.acquisition import choose_queries
 from shammah_chassis.learning_curve import Curve, Point, Prospect, allocate
-from shammah_trainer.acquisition import choose_queries
 from shammah_trainer.batches import BinShape
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.offline.study import read_study

@@ -55,9 +55,9 @@ def split_thirds(queries: Sequence[str]) -> tuple[list[int], list[int], list[int
     return low, middle, high
 
 
-def order_rows(thirds: Sequence[Sequence[int]], difficulty: str) -> list[int]:
-    """Return all indices of `split_thirds`, those of the difficulty's own third first."""
-    return [index for third in _THIRDS[difficulty] for index in thirds[third]]
+def order_thirds(thirds: Sequence[Sequence[int]], difficulty: str) -> list[Sequence[int]]:
+    """Return the thirds of `split_thirds` in the order of the difficulty: its own first."""
+    return [thirds[third] for third in _THIRDS[difficulty]]
 
 
 def _rank(values: Sequence[float]) -> list[float]:

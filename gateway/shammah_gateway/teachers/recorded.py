@@ -1,7 +1,7 @@
 """A teacher whose answers are recorded in workload files: the offline default of demo, tests and benchmarks.
 
 It answers only what is in its files, and makes "new" examples by handing out rows of the teachable part that nobody
-was taught yet. It calls no network.
+was taught yet, chosen by `shammah_chassis.acquisition`. It calls no network.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from shammah_chassis.acquisition import Floats, choose_queries
 from shammah_chassis.errors import NotFoundError, TeacherError
 from shammah_chassis.examples import Example, Message
 from shammah_chassis.grading import grade
 from shammah_chassis.text import normalise_query
 from shammah_chassis.workload import read_workload
 
-from shammah_gateway.teachers.difficulty import order_rows, split_thirds
+from shammah_gateway.teachers.difficulty import order_thirds, split_thirds
 from shammah_gateway.teachers.ports import Generation, Judgement, OfferedExample, TeacherAnswer, Wish
+from shammah_gateway.teachers.word_vectors import embed_words
 
 TEACHABLE = frozenset({"train", "teach"})
 MODEL = "recorded"
@@ -29,7 +31,8 @@ class RecordedTeacher:
     """Answers from (normalised query -> example); `teachable` are the rows it may hand out, in file order.
 
     The files do not say how hard a row is, so a wish's difficulty goes by the proxy of `difficulty` (length and
-    rarity): the rows of that third of the category first, in file order, then those of the next. Focus is not used.
+    rarity): rows of that third of the category first, then of the next. Within a third typical ones, beyond what was
+    handed out before, and a random part. How unsure the student is of a row nobody tells it. Focus is not used.
     """
 
     name = "recorded"
@@ -44,6 +47,8 @@ class RecordedTeacher:
         self._thirds = {name: split_thirds([row.query_text for row in rows]) for name, rows in self._teachable.items()}
         # Rows that were handed out, by category: none is twice, whatever the difficulty.
         self._given: dict[str, set[int]] = {name: set() for name in self._teachable}
+        # Made with the first wish for a category.
+        self._vectors: dict[str, Floats] = {}
 
     async def answer(self, messages: Sequence[Message], max_tokens: int) -> TeacherAnswer:
         """Return the recorded answer to the last user turn; TeacherError when there is none.
@@ -65,16 +70,29 @@ class RecordedTeacher:
             listed = ", ".join(sorted(self._teachable)) or "none"
             raise NotFoundError(f"category {wish.category!r} is not in the recorded files; known: {listed}")
         given = self._given[wish.category]
-        made: list[OfferedExample] = []
-        for index in order_rows(self._thirds[wish.category], wish.difficulty):
-            if len(made) >= wish.count:
+        given |= {index for index, row in enumerate(rows) if normalise_query(row.query_text) in wish.exclude}
+        chosen = await asyncio.to_thread(self._choose, wish, frozenset(given))
+        # What somebody else was given meanwhile is not given twice.
+        fresh = [index for index in chosen if index not in given]
+        given.update(fresh)
+        return Generation(tuple(_offer(rows[index]) for index in fresh), MODEL)
+
+    def _choose(self, wish: Wish, given: Collection[int]) -> list[int]:
+        """Return the indices of at most `wish.count` rows that were not given, by the curriculum."""
+        name = wish.category
+        if name not in self._vectors:
+            self._vectors[name] = embed_words([row.query_text for row in self._teachable[name]])
+        vectors, chosen = self._vectors[name], [*given]
+        for third in order_thirds(self._thirds[name], wish.difficulty):
+            pool = [index for index in third if index not in given]
+            want = wish.count - (len(chosen) - len(given))
+            if want < 1:
                 break
-            if index in given:
-                continue
-            given.add(index)
-            if normalise_query(rows[index].query_text) not in wish.exclude:
-                made.append(_offer(rows[index]))
-        return Generation(tuple(made), MODEL)
+            picked = choose_queries(
+                vectors[pool], want, taught=len(chosen), seed=len(given), known=vectors[chosen] if chosen else None
+            )
+            chosen += [pool[place] for place in sorted(picked)]
+        return chosen[len(given) :]
 
     async def judge(self, query: str, reference: str, response: str, *, seconds: float | None = None) -> Judgement:
         """Judge a response by the grader of the recorded row; `reference` is not looked at, the row has its own.

@@ -93,9 +93,9 @@ class RejectedCount(BaseModel):
     """How many examples were rejected for one reason, with one of them."""
 
     reason: Literal["schema", "duplicate", "near_exam", "failed_check", "disagreement"] = Field(
-        description="schema: not a usable example; duplicate: known already, or nearly; near_exam: too like a question of the "
-        "exam, which must stay unseen; failed_check: its own response does not pass its grader, or is not allowed; "
-        "disagreement: asked a second time, the teacher answers something else."
+        description="schema: not a usable example; duplicate: known already, or nearly; near_exam: too like a question "
+        "of the exam, which must stay unseen; failed_check: its own response does not pass its grader, or is not "
+        "allowed; disagreement: asked a second time, the teacher answers something else."
     )
     count: Count
     example: str

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from shammah_gateway.teachers.difficulty import order_rows, rate_queries, split_thirds
+from shammah_gateway.teachers.difficulty import order_thirds, rate_queries, split_thirds
 
 
 def test_longer_queries_and_rarer_words_are_harder() -> None:
@@ -21,4 +21,5 @@ def test_no_rows_and_one_row_have_their_thirds() -> None:
 def test_thirds_hold_every_row_once_and_so_does_their_order(count: int, difficulty: str) -> None:
     thirds = split_thirds([f"{'long ' * (index % 5)} w{index}" for index in range(count)])
     assert max(map(len, thirds)) - min(map(len, thirds)) <= 1
-    assert sorted(order_rows(thirds, difficulty)) == list(range(count))
+    ordered = order_thirds(thirds, difficulty)
+    assert sorted(index for third in ordered for index in third) == list(range(count))

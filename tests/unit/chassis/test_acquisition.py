@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from shammah_trainer.acquisition import FEW_ROWS, choose_queries, measure_density
+from shammah_chassis.acquisition import FEW_ROWS, choose_queries, measure_density
 
 
 def make_pool(*sizes: int, seed: int = 0, noise: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
