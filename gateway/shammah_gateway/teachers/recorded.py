@@ -11,8 +11,9 @@ import gzip
 import json
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from random import Random
 
-from shammah_chassis.acquisition import Floats, choose_queries
+from shammah_chassis.acquisition import RANDOM_SHARE, Floats, choose_queries
 from shammah_chassis.errors import NotFoundError, TeacherError
 from shammah_chassis.examples import Example, Message
 from shammah_chassis.grading import grade
@@ -31,8 +32,9 @@ class RecordedTeacher:
     """Answers from (normalised query -> example); `teachable` are the rows it may hand out, in file order.
 
     The files do not say how hard a row is, so a wish's difficulty goes by the proxy of `difficulty` (length and
-    rarity): rows of that third of the category first, then of the next. Within a third typical ones, beyond what was
-    handed out before, and a random part. How unsure the student is of a row nobody tells it. Focus is not used.
+    rarity): rows of that third of the category first, then of the next; within a third typical ones, beyond what was
+    handed out before. A fifth is drawn from all thirds: the shortest messages may all have one label. How unsure the
+    student is of a row nobody tells it. Focus is not used.
     """
 
     name = "recorded"
@@ -82,16 +84,20 @@ class RecordedTeacher:
         name = wish.category
         if name not in self._vectors:
             self._vectors[name] = embed_words([row.query_text for row in self._teachable[name]])
-        vectors, chosen = self._vectors[name], [*given]
+        vectors = self._vectors[name]
+        free = [index for index in range(len(vectors)) if index not in given]
+        drawn = Random(len(given)).sample(free, min(len(free), round(RANDOM_SHARE * wish.count)))
+        chosen = [*sorted(given), *drawn]
         for third in order_thirds(self._thirds[name], wish.difficulty):
-            pool = [index for index in third if index not in given]
+            pool = [index for index in third if index not in given and index not in drawn]
             want = wish.count - (len(chosen) - len(given))
             if want < 1:
                 break
+            known = vectors[chosen] if chosen else None
             picked = choose_queries(
-                vectors[pool], want, taught=len(chosen), seed=len(given), known=vectors[chosen] if chosen else None
+                vectors[pool], want, taught=len(chosen), seed=len(given), random_share=0.0, known=known
             )
-            chosen += [pool[place] for place in sorted(picked)]
+            chosen += sorted(pool[place] for place in picked)
         return chosen[len(given) :]
 
     async def judge(self, query: str, reference: str, response: str, *, seconds: float | None = None) -> Judgement:

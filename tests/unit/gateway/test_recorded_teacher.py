@@ -94,11 +94,16 @@ async def test_within_a_third_it_takes_typical_rows_beyond_those_it_gave_before(
     first = await teacher.generate(Wish(category="mood", count=6, difficulty="easy"))
     # In the order of the file they would be of one kind.
     assert len({kind(row.query) for row in first.examples}) > 1
+    # A part is drawn from everywhere, most is of the third.
+    places = [int(row.query.rpartition("place")[2]) for row in first.examples]
+    assert 5 <= sum(place < 30 for place in places) <= 6
     # The same again from the start: nothing depends on the clock or on the process.
     again, _ = load_recorded([tmp_path / "a.jsonl"])
     assert (await again.generate(Wish(category="mood", count=6, difficulty="easy"))).examples == first.examples
     second = await teacher.generate(Wish(category="mood", count=6, difficulty="easy"))
     assert not {row.query for row in first.examples} & {row.query for row in second.examples}
+    more = await teacher.generate(Wish(category="mood", count=20, difficulty="easy"))
+    assert any(int(row.query.rpartition("place")[2]) >= 30 for row in more.examples)
 
 
 async def test_excluded_rows_are_passed_over_and_not_kept_for_later(tmp_path: Path) -> None:
