@@ -31,12 +31,19 @@ WATCHED = (
     *("encoders.train_router:_train_categories", "encoders.train_router:fit_local_head"),
     *("encoders.train_router:save_version", "encoders.train_router:finish_graph"),
     *("encoders.text_stage:TextStage.train", "encoders.text_stage:TextStage.score"),
-    *("scorer:Scorer.score", "scorer:route_queries", "scorer:judge_responses", "scorer:are_truncated"),
+    *(
+        "scorer:Scorer.score",
+        "scorer:Scorer.score_both",
+        "scorer:route_queries",
+        "scorer:judge_responses",
+        "scorer:are_truncated",
+    ),
     *("scoring:run_heads", "scoring:_ask_neighbours", "scoring:score_by_network", "network_scores:_compute"),
 )
 _ENGINE = (
     *("engine:Engine.generate_batch", "engine:Engine._compute_prompt", "engine:Engine._decode_rows"),
     *("model:GeneratorModel.prefill", "model:GeneratorModel.decode", "cuda_model:CudaModel.prefill"),
+    "cuda_model:CudaModel.prefill_rows",
     *("cuda_model:CudaModel.decode", "cuda_model:CudaModel._begin", "cuda_model:CudaModel._bind"),
     *("cuda_model:CudaModel.__init__", "cuda_model:read_weights_politely", "cuda_model:open_session"),
     *("cuda_model:load_tokenizer", "model:open_session", "model:read_weights_politely", "model:load_tokenizer"),

@@ -15,7 +15,10 @@ from shammah_generator.architecture import Architecture
 from shammah_generator.chat import load_tokenizer
 from shammah_generator.cuda_fused import build_fused_graph, can_fuse, lay_out_rows
 from shammah_generator.cuda_model import CudaModel
+from shammah_generator.engine import Engine
 from shammah_generator.model import read_config
+from shammah_generator.requests import Request
+from shammah_generator.sampling import Sampling
 from shammah_generator.session import count_bytes, open_session
 from shammah_generator.weights import check_weights, read_weights
 from support.emulating import build_emulated
@@ -133,6 +136,29 @@ def test_prompts_join_rows_that_decode_wherever_these_lie(folder: Path, library:
         other.move(other.slots, 0)
         expected = [begun.tokens[0][0], *other.decode(begun.tokens[0], steps=2).tokens[0]]
         assert scores.tokens[row] == expected
+
+
+def test_an_engine_that_computes_prompts_together_answers_as_one_that_does_not(folder: Path, library: Path) -> None:
+    random = np.random.default_rng(2)
+    requests = [
+        Request(
+            prompt_ids=tuple(random.integers(0, 400, 2 + place % 7).tolist()),
+            sampling=Sampling(max_tokens=1 + place % 3),
+        )
+        for place in range(9)
+    ]
+    answers = []
+    for together in (True, False):
+        model = load(folder, library)
+        model.prompts_a_turn = model.slots
+        model.joint_tokens *= together
+        engine = Engine(model, queue_limit=1, prefill_tokens=model.context)
+        try:
+            answers.append([(done.token_ids, done.reason) for done in engine.generate_batch(requests)])
+        finally:
+            engine.close(0)
+        assert engine.session_failures == 0
+    assert answers[0] == answers[1]
 
 
 def test_where_idle_slots_do_not_lie_together_fewer_prompts_are_taken(folder: Path, library: Path) -> None:
