@@ -8,8 +8,10 @@
 `speed`: one fine-tuning over all rows for each setting (`--batch-tokens 8192 16384` tries both). `online`: seconds of
 training to the same exact-match share of exam rows, one example a step and batched, each at its best rate of a grid.
 `round`: the generator's part of a round of 50 rows. `--profile`: where the time of a step goes. `--tell FILE`: where
-the compiler's time went; the seconds of each part of a fine-tuning are in OUT, as `timings`. `--base` is a folder in
-Hugging Face format, `--made` stands for one with random weights of its shapes. Needs torch, transformers, tokenizers
+the compiler's time went; the seconds of each part of a fine-tuning are in OUT, as `timings` (`blocks_*`, `loss_*`: of
+the processes that compile beside it, `fill`: until both were done); its `notes` say whether the caches were hit. Where
+TORCHINDUCTOR_CACHE_DIR is an empty folder, the first run is cold and the next one warm. `--base` is a folder in Hugging
+Face format, `--made` stands for one with random weights of its shapes. Needs torch, transformers, tokenizers
 and the tree; no data beside ROWS.
 """
 

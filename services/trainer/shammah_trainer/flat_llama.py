@@ -11,14 +11,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, rms_norm, silu
 
 from shammah_trainer.attention import Attention, attend
-from shammah_trainer.student import Network
+
+if TYPE_CHECKING:
+    from shammah_trainer.student import Network  # transformers takes seconds to load; see cache_filling
 
 BlockWeights = tuple[Tensor, ...]
 Block = Callable[..., Tensor]

@@ -18,6 +18,8 @@ from torch import Tensor
 
 from shammah_trainer.attention import Attention, choose_attention
 from shammah_trainer.batches import BinShape, Filled
+from shammah_trainer.cache_filler import CacheFiller
+from shammah_trainer.compile_plan import describe, view_bin
 from shammah_trainer.flat_llama import Bin, Block, FlatLlama, run_block
 from shammah_trainer.head_loss import HeadLoss, SoftmaxStep, measure_tokens, softmax_step
 from shammah_trainer.rehearsal import Rehearsal, compile_parts
@@ -48,8 +50,12 @@ class Passes:
         shape: BinShape | None,
         options: PassOptions,
         way: Attention | None = None,
+        filler: CacheFiller | None = None,
     ) -> None:
-        """Choose the attention for the device, if `way` does not say it. `longest`: no row is longer."""
+        """Choose the attention for the device, if `way` does not say it. `longest`: no row is longer.
+
+        `filler`: processes that compile ahead of the thread; closed here.
+        """
         weight = model.model.embed_tokens.weight
         self.device: torch.device = weight.device
         # On a CPU without AMX bf16 is slower than fp32 (measured: 172 against 265 tokens/s).
@@ -72,6 +78,7 @@ class Passes:
         self._buffer: Tensor | None = None
         self._graph: Any = None
         self._rehearsal: Rehearsal | None = None
+        self._filler = filler
         self._launched: deque[Any] = deque()
         self.timings: dict[str, float] = {}
 
@@ -122,13 +129,16 @@ class Passes:
         started = time.monotonic()
         self._load(staged)
         behind = self._options.compiled and self._options.behind
+        if behind and self._filler is not None and self.shape is not None:
+            self._filler.give(describe(self.flat, self.shape, chunk=self.chunk))
         if self._options.compiled and not behind:
             self._compile()
             self._note("compile", started)
         self._capture_if_wanted()
         if behind and self._buffer is not None:
             # The thread computes a bin of its own; another one is loaded here meanwhile.
-            self._rehearsal = Rehearsal(self.flat, self._view(self._buffer.clone()), chunk=self.chunk)
+            batch = self._view(self._buffer.clone())
+            self._rehearsal = Rehearsal(self.flat, batch, chunk=self.chunk, filler=self._filler)
         self.seconds += time.monotonic() - started
 
     def improve(self, staged: Tensor | Bin) -> None:
@@ -138,7 +148,8 @@ class Passes:
         started = time.monotonic()
         rehearsal, self._rehearsal = self._rehearsal, None
         rehearsal.close()
-        self.timings["compile"] = rehearsal.seconds
+        self.timings |= rehearsal.timings
+        self.notes += rehearsal.notes
         if rehearsal.error is not None:
             self.notes.append(f"torch.compile failed, so blocks run eagerly: {_first_line(rehearsal.error)}")
             return
@@ -153,7 +164,9 @@ class Passes:
         self.seconds += time.monotonic() - started
 
     def close(self) -> None:
-        """Let the graph's memory go; a compilation that is under way is waited for."""
+        """Let the graph's memory go; a compilation that is under way in this process is waited for."""
+        if self._filler is not None:
+            self._filler.close()
         if self._rehearsal is not None:
             self._rehearsal.close()
             self._rehearsal = None
@@ -188,10 +201,7 @@ class Passes:
         buffer = self._buffer if buffer is None else buffer
         if buffer is None or self.shape is None:
             raise RuntimeError("nothing was loaded")
-        shape = self.shape
-        sizes = [shape.tokens, shape.tokens, shape.segments + 1, shape.labels, shape.labels, shape.labels]
-        ids, places, bounds, at, targets, weights = buffer.split(sizes)
-        return Bin(ids, places, bounds, at, targets, weights.view(torch.float32))
+        return view_bin(buffer, self.shape)
 
     def _compile(self) -> None:
         try:

@@ -1,7 +1,8 @@
 """Compiles a training's blocks in a thread, by computing one bin on copies of a few of them, while steps run eagerly.
 
-Compiling takes some fifteen seconds and hardly any of the device; a long run is a third done by then. It knows the flat
-model and its loss, not the steps: its caller asks whether it is `ready` and takes `block` and `softmax` over.
+Compiling takes long and hardly any of the device, but Python's lock; with a `CacheFiller` other processes do it first
+and the thread finds it done. It knows the flat model and its loss, not the steps: its caller asks whether it is `ready`
+and takes `block` and `softmax` over.
 """
 
 from __future__ import annotations
@@ -12,12 +13,17 @@ import threading
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 
-from shammah_trainer.flat_llama import Bin, Block, FlatLlama, read_weights, run_block
+from shammah_trainer.cache_filler import CacheFiller
+from shammah_trainer.compile_plan import choose_kinds
+from shammah_trainer.flat_llama import Bin, Block, FlatLlama, run_block
 from shammah_trainer.head_loss import HeadLoss, SoftmaxStep, softmax_step
-from shammah_trainer.student import Network
+
+if TYPE_CHECKING:
+    from shammah_trainer.student import Network  # transformers takes seconds to load; see cache_filling
 
 # The compiler is one long Python computation: at Python's own 5 ms each launch of a step would wait for it that long.
 _SWITCH_SECONDS = 0.0005
@@ -26,11 +32,18 @@ _SWITCH_SECONDS = 0.0005
 class Rehearsal:
     """One compilation under way; `close` waits for its end."""
 
-    def __init__(self, flat: FlatLlama, batch: Bin, *, chunk: int) -> None:
-        """Begin at once. `batch` is computed and must not change; of the model nothing but copies is used."""
-        self.block, self.softmax = compile_parts()
+    def __init__(self, flat: FlatLlama, batch: Bin, *, chunk: int, filler: CacheFiller | None = None) -> None:
+        """Begin at once. `batch` is computed and must not change; of the model nothing but copies is used.
+
+        `filler` was given its plan; it is waited for, and closed here.
+        """
+        self.block: Block = run_block
+        self.softmax: SoftmaxStep = softmax_step
         self.error: Exception | None = None
-        self.seconds = 0.0
+        self.notes: list[str] = []
+        self.timings: dict[str, float] = {}
+        self._filler = filler
+        self._stopped = False
         self._flat = flat.of_model(copy_kinds(flat.model))
         self._batch, self._chunk = batch, chunk
         self._threads = torch.get_num_threads()
@@ -45,7 +58,13 @@ class Rehearsal:
         return not self._thread.is_alive()
 
     def close(self) -> None:
-        """Wait for its end and let the copies go. A compiler can't be stopped, and must not meet what comes after."""
+        """Wait for its end and let the copies go. A compiler can't be stopped, and must not meet what comes after.
+
+        In a process of its own it can be.
+        """
+        self._stopped = True
+        if self._filler is not None:
+            self._filler.close()
         self._thread.join()
         sys.setswitchinterval(self._interval)
         self._flat = self._batch = None  # type: ignore[assignment]
@@ -53,6 +72,10 @@ class Rehearsal:
     def _work(self) -> None:
         began = time.monotonic()
         try:
+            self._wait()
+            if self._stopped:
+                return
+            self.block, self.softmax = compile_parts()
             # What was compiled counts for the same number of threads only, and a new thread does not inherit it.
             torch.set_num_threads(self._threads)
             if self._batch.ids.device.type == "cuda":
@@ -66,7 +89,36 @@ class Rehearsal:
                 self._compute()
         except Exception as error:  # whatever it is, the steps go on eagerly and the caller says why
             self.error = error
-        self.seconds = time.monotonic() - began
+        else:
+            self._tell_hits()
+        finally:
+            self.timings["compile"] = time.monotonic() - began
+
+    def _wait(self) -> None:
+        """Let the caches be filled, and meanwhile load what compiling needs."""
+        if self._filler is None:
+            return
+        began = time.monotonic()
+        try:
+            import torch._inductor.compile_fx
+            import torch._inductor.runtime.triton_heuristics  # noqa: F401 - for their seconds
+
+            self.timings["load_compiler"] = time.monotonic() - began
+            note = self._filler.fill()
+        except Exception as error:  # the thread compiles by itself
+            self._filler.close()
+            note = f"no process beside the training compiled for it ({error}): compiled in a thread"
+        self.notes += [note] if note else []
+        self.timings |= self._filler.seconds
+
+    def _tell_hits(self) -> None:
+        """Say how much of it the caches had, where they were filled for it: less than all costs time."""
+        from torch._dynamo.utils import counters
+
+        seen = counters["inductor"]
+        hits, misses = seen["fxgraph_cache_hit"], seen["fxgraph_cache_miss"]
+        if self._filler is not None and hits + misses:
+            self.notes.append(f"the compiler's caches had {hits} of {hits + misses} graphs")
 
     def _compute(self) -> None:
         states = self._flat.compute_states(self._batch, self.block)
@@ -83,20 +135,11 @@ def compile_parts(backend: str | Callable[..., object] = "inductor") -> tuple[Bl
 
 
 def copy_kinds(model: Network) -> Network:
-    """Return what `FlatLlama` reads of a model, copied, with one block of each kind that is compiled apart.
-
-    The kinds differ in whether a block's weights learn and whether anything below it does.
-    """
+    """Return what `FlatLlama` reads of a model, copied, with one block of each kind that is compiled apart."""
     body = model.model
-    below = bool(body.embed_tokens.weight.requires_grad)
-    kinds: dict[tuple[bool, tuple[bool, ...]], Network] = {}
-    for layer in body.layers:
-        own = tuple(weight.requires_grad for weight in read_weights(layer))
-        kinds.setdefault((below, own), layer)
-        below = below or any(own)
     words = copy.deepcopy(body.embed_tokens)
     tied = model.lm_head.weight is body.embed_tokens.weight
     head = words.weight if tied else copy.deepcopy(model.lm_head).weight
-    layers = [copy.deepcopy(layer) for layer in kinds.values()]
+    layers = [copy.deepcopy(layer) for layer in choose_kinds(model)]
     copied = SimpleNamespace(embed_tokens=words, layers=layers, norm=copy.deepcopy(body.norm))
     return SimpleNamespace(model=copied, lm_head=SimpleNamespace(weight=head), config=model.config)

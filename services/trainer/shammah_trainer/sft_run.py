@@ -26,6 +26,7 @@ from shammah_trainer.batches import (
     split_step,
     weigh,
 )
+from shammah_trainer.cache_filler import CacheFiller, has_room
 from shammah_trainer.flat_llama import Bin
 from shammah_trainer.flat_parameters import FlatParameters
 from shammah_trainer.health import HealthWatch
@@ -72,6 +73,10 @@ class SftRun:
         self.steps: list[Step] = plan_steps(
             table, epochs=epochs, limits=self._limits, per_step=hyper.accumulate * share.size, seed=hyper.seed
         )
+        self._done = 0
+        self.notes: list[str] = []
+        # As early as can be: these processes load torch while the first steps are prepared.
+        self._filler = self._begin_filler()
         self.parameters = FlatParameters(learning, learning_rate=hyper.learning_rate, weight_decay=hyper.weight_decay)
         self._average = WeightAverage(hyper, len(self.steps))
         self._anchor = Anchor(hyper, self.parameters.vector, recalls=0 < table.replayed < len(table))
@@ -80,12 +85,10 @@ class SftRun:
         self._resume: Resume | None = None
         self._key = ""
         self._passes: Passes | None = None
-        self._done = 0
         self._told = self._saved = 0.0
         self._checks = _choose_checks(hyper, len(self.steps))
         self.prepare_seconds = 0.0
         self.engine = ""
-        self.notes: list[str] = []
         self.timings: dict[str, float] = {}
         self._checked = -1
         self._watch = HealthWatch(self.device, len(self.steps))
@@ -181,6 +184,8 @@ class SftRun:
 
     def close(self) -> None:
         """Free what the run held; the model keeps its weights."""
+        if self._filler is not None:
+            self._filler.close()
         if self._passes is not None:
             self._passes.close()
             self.timings |= {name: round(seconds, 3) for name, seconds in self._passes.timings.items()}
@@ -203,6 +208,8 @@ class SftRun:
             self._prepare(self.stage(self._done))
         except torch.OutOfMemoryError:
             # The steps find the size that fits; see `_shrink`.
+            if self._passes is not None:
+                self._passes.close()
             self._passes = None
             self._clear()
             torch.cuda.empty_cache()
@@ -223,24 +230,39 @@ class SftRun:
 
     def _prepare(self, staged: list[Tensor | Bin]) -> None:
         """Make the passes; compile and capture what pays for the bins that are to come."""
-        bins = sum(len(step) for step in self.steps[self._done :]) // self._share.size
-        gpu = self.device.type == "cuda"
-        mode = self._hyper.compile_mode
-        pays = gpu and bins * self._limits.tokens >= _COMPILE_TOKENS
-        options = PassOptions(
-            compiled=self._shape is not None and (mode == "on" or (mode == "auto" and pays)),
-            graph=gpu and self._hyper.cuda_graph and bins >= _GRAPH_BINS,
-            # On a CPU the compiler would take the cores from the steps.
-            behind=gpu and self._hyper.compile_mode == "auto",
-        )
+        filler, self._filler = self._filler or self._begin_filler(), None
         longest = int(self._table.lengths.max(initial=1))
-        self._passes = Passes(self._model, longest=longest, shape=self._shape, options=options)
+        self._passes = Passes(
+            self._model, longest=longest, shape=self._shape, options=self._choose_options(), filler=filler
+        )
         if staged:
             self._passes.prepare(staged[0])
         self.prepare_seconds += self._passes.seconds
         self._clear()
         self.engine = self._passes.engine
         self.notes += self._passes.notes
+
+    def _choose_options(self) -> PassOptions:
+        bins = sum(len(step) for step in self.steps[self._done :]) // self._share.size
+        gpu = self.device.type == "cuda"
+        mode = self._hyper.compile_mode
+        pays = gpu and bins * self._limits.tokens >= _COMPILE_TOKENS
+        return PassOptions(
+            compiled=self._shape is not None and (mode == "on" or (mode == "auto" and pays)),
+            graph=gpu and self._hyper.cuda_graph and bins >= _GRAPH_BINS,
+            # On a CPU the compiler would take the cores from the steps.
+            behind=gpu and self._hyper.compile_mode == "auto",
+        )
+
+    def _begin_filler(self) -> CacheFiller | None:
+        """Start the processes that compile, where blocks are compiled behind the steps; several trainers do without."""
+        options = self._choose_options()
+        wanted = options.compiled and options.behind and self._share.size == 1
+        try:
+            return CacheFiller(self.device) if wanted and has_room(self.device) else None
+        except OSError as error:
+            self.notes.append(f"no process could be started to compile in ({error}): a thread does it")
+            return None
 
     def _clear(self) -> None:
         self.parameters.gradient.zero_()

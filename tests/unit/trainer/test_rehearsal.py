@@ -11,6 +11,7 @@ import pytest
 import torch
 from shammah_trainer import rehearsal as rehearsal_module
 from shammah_trainer.batches import BinLimits, BinShape, RowTable, choose_shape, fill_bin, tabulate
+from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.passes import Passes, PassOptions, stage
 from shammah_trainer.rehearsal import compile_parts, copy_kinds
 from shammah_trainer.student import Student, freeze_lower, load_student
@@ -31,11 +32,13 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch._dynamo.reset()
 
 
-def make_passes(student: Student, options: PassOptions) -> tuple[Passes, torch.Tensor]:
+def make_passes(
+    student: Student, options: PassOptions, filler: CacheFiller | None = None
+) -> tuple[Passes, torch.Tensor]:
     table: RowTable = tabulate(make_rows())
     shape: BinShape = choose_shape(table, BinLimits(512, 16))[1]
     filled = fill_bin(table, np.arange(len(table)), total_weight=1.0, pad_id=2, shape=shape)
-    passes = Passes(student.model, longest=64, shape=shape, options=options, way="padded")
+    passes = Passes(student.model, longest=64, shape=shape, options=options, way="padded", filler=filler)
     staged = stage(filled, shape=shape, device=CPU)
     assert isinstance(staged, torch.Tensor)
     return passes, staged

@@ -1,0 +1,68 @@
+"""The process that a `CacheFiller` starts: `python -m shammah_trainer.cache_filling PART DEVICE`, the plan as input.
+
+It computes one bin of made-up numbers by compiled blocks, or their loss, and so leaves them in the compiler's caches.
+Its last line of output says how many seconds what took. It ends with whoever holds its input's other end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import sys
+import threading
+import time
+
+_BEGAN = time.monotonic()
+
+import torch  # noqa: E402
+
+from shammah_trainer.cache_filler import PARTS, Part  # noqa: E402
+from shammah_trainer.compile_plan import CompilePlan, make_bin, make_flat  # noqa: E402
+from shammah_trainer.head_loss import HeadLoss  # noqa: E402
+from shammah_trainer.rehearsal import compile_parts  # noqa: E402
+
+
+def compute(plan: CompilePlan, part: Part) -> None:
+    """Compile by computing forward and backward once."""
+    block, softmax = compile_parts()
+    flat, batch = make_flat(plan), make_bin(plan)
+    if part == "blocks":
+        flat.compute_states(batch, block).float().sum().backward()
+    else:
+        states = torch.zeros((plan.shape.labels, plan.words.shape[1]), dtype=plan.geometry.dtype, device=plan.device)
+        HeadLoss.apply(
+            states.requires_grad_(), flat.head, batch.targets.long(), batch.weights, plan.chunk, softmax
+        ).backward()
+    if plan.device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    """Get ready, wait for the plan, compile."""
+    part = next(part for part in PARTS if part == sys.argv[1])
+    os.nice(5)  # what is served meanwhile goes first
+    import torch._inductor.compile_fx
+
+    torch.zeros(1, device=sys.argv[2])  # the device's own start
+    ready = time.monotonic()
+    plan: CompilePlan = pickle.load(sys.stdin.buffer)
+    threading.Thread(target=_watch, name="watch", daemon=True).start()
+    given = time.monotonic()
+    torch.set_num_threads(plan.threads)
+    if plan.precision and torch.backends.cuda.matmul.fp32_precision != plan.precision:
+        torch.backends.cuda.matmul.fp32_precision = plan.precision
+    compute(plan, part)
+    done = time.monotonic()
+    print(json.dumps({"start": ready - _BEGAN, "wait": given - ready, "compile": done - given}), flush=True)
+    os._exit(0)  # without a wait for workers that have nothing to do any more: they see it and end
+
+
+def _watch() -> None:
+    while sys.stdin.buffer.read(1024):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()
