@@ -42,9 +42,12 @@ def main() -> None:
     """Get ready, wait for the plan, compile."""
     part = next(part for part in PARTS if part == sys.argv[1])
     os.nice(5)  # what is served meanwhile goes first
+    # The device takes seconds to start, and the compiler to be loaded: the one waits outside of Python.
+    start = threading.Thread(target=lambda: torch.zeros(1, device=sys.argv[2]), name="device")
+    start.start()
     import torch._inductor.compile_fx
 
-    torch.zeros(1, device=sys.argv[2])  # the device's own start
+    start.join()
     ready = time.monotonic()
     plan: CompilePlan = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_watch, name="watch", daemon=True).start()

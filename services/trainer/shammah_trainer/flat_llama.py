@@ -56,8 +56,9 @@ def run_block(x: Tensor, cos: Tensor, sin: Tensor, bounds: Tensor, weights: Bloc
     dtype = shape.dtype
     narrow = rms_norm(x, (x.shape[-1],), norm_in, shape.eps).to(dtype)
     joined = linear(narrow, torch.cat((query, key, value)).to(dtype))
-    q, k, v = joined.view(len(x), -1, shape.size).split((shape.heads, shape.kv_heads, shape.kv_heads), dim=1)
-    made = attend(_rotate(q, cos, sin), _rotate(k, cos, sin), v, bounds, longest=shape.longest, way=shape.way)
+    turned, v = joined.view(len(x), -1, shape.size).split((shape.heads + shape.kv_heads, shape.kv_heads), dim=1)
+    q, k = _rotate(turned, cos, sin).split((shape.heads, shape.kv_heads), dim=1)
+    made = attend(q, k, v, bounds, longest=shape.longest, way=shape.way)
     x = x + linear(made, out.to(dtype))
     narrow = rms_norm(x, (x.shape[-1],), norm_post, shape.eps).to(dtype)
     gated, plain = linear(narrow, torch.cat((gate, up)).to(dtype)).chunk(2, dim=-1)
@@ -129,8 +130,11 @@ def _effective(module: Network) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate `[T, heads, size]` by its places (Su et al. 2021), the halves paired as in transformers' Llama."""
-    low, high = x.float().chunk(2, dim=-1)
+    """Rotate `[T, heads, size]` by its places (Su et al. 2021), the halves paired as in transformers' Llama.
+
+    The tables are float32, and so are the products: a copy of `x` as float32 would only be written and read again.
+    """
+    low, high = x.chunk(2, dim=-1)
     return torch.cat((low * cos - high * sin, high * cos + low * sin), dim=-1).to(x.dtype)
 
 
