@@ -3,44 +3,55 @@
 "Play To Be Still" with `{"album": "To Be Still"}` becomes "Play Dune" with `{"album": "Dune"}`. Values come from other
 train examples of the category where they stood under the same name; slot substitution (Louvan and Magnini 2020,
 "Simple is Better!") without annotated slots. Only quoted texts and numbers that stand behind a name are values, only
-those of `json` and `exact` responses, and none that the query itself has in quotes: it may be a name in a schema.
-It knows texts, no meaning: that two values stood under one name is all that makes them alike.
+those of `json` and `exact` responses, none that the query itself has in quotes (it may be a name in a schema), and
+none that the response also has as something else, such as a key or a column. It knows texts, no meaning: that two
+values stood under one name, both in quotes or both not, is all that makes them alike.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from shammah_chassis.examples import Example
+from shammah_chassis.examples import Example, Message
 from shammah_chassis.text import normalise_query
 
 GRADERS = ("json", "exact")
 _SWAP_CHANCE = 0.7
 _TRIES = 3
 _QUOTES = ('"', "'", "`")
-# A name, then `": "`, ` = "`, ` LIKE "%` or the like, then a quoted text without escapes or a number.
+_MOST_CHARACTERS = 8192  # of query and response: what is longer is hardly trained on, and takes long to look through
+# A whole name, then `": "`, ` = "`, ` LIKE "%` or the like, then a quoted text without escapes or a number. What was
+# taken is never given back (`*+`): in a long word or run of spaces the time would grow with its square.
 _VALUE = re.compile(
-    r"""(?P<name>[A-Za-z_][\w.]*(?:\s+(?:LIKE|IN|BETWEEN))?)"?\s*[:=(<>]*\s*
-    (?:"%?(?P<text>[^"\\%]+)%?"|(?P<number>-?\d+(?:\.\d+)?)(?![\w.]))""",
+    r"""(?<![\w.])(?P<name>[A-Za-z_][\w.]*+(?:\s++(?:LIKE|IN|BETWEEN))?+)"?\s*+[:=(<>]*+\s*+
+    (?:"%?(?P<text>[^"\\%]++)%?"|(?P<number>-?\d+(?:\.\d+)?)(?![\w.]))""",
     re.VERBOSE,
 )
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"(?P<key>\s*+:)?+', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A value that the response copies: its name, as the query writes it, as the response does, where the query has it.
 
-    Query and response may differ in case. `start`: character in the last message of the query.
+    Query and response may differ in case. `start`: character in the last message of the query. `bare`: a number that
+    the response has without quotes.
     """
 
     name: str
     asked: str
     answered: str
     start: int
+    bare: bool = False
+
+    @property
+    def kind(self) -> tuple[str, bool]:
+        """Values of one kind may stand for each other."""
+        return self.name, self.bare
 
     @property
     def end(self) -> int:
@@ -48,25 +59,50 @@ class Slot:
         return self.start + len(self.asked)
 
 
+_Donors = dict[tuple[str, bool], list[Slot]]
+
+
 def find_slots(example: Example) -> list[Slot]:
-    """Return the copied values in the order of the query: each is there once, and none lies in another."""
-    if example.grader not in GRADERS:
+    """Return the copied values in the order of the query: each is there once, and none lies in another.
+
+    Texts of more than 8,192 characters have none.
+    """
+    size = sum(len(message.content) for message in example.query) + len(example.response)
+    if example.grader not in GRADERS or size > _MOST_CHARACTERS:
         return []
-    query = example.query[-1].content
     found: dict[str, Slot] = {}
     for match in _VALUE.finditer(example.response):
         answered = match["text"] or match["number"]
-        places = [place.span() for place in re.finditer(_as_word(answered), query, re.IGNORECASE)]
-        if len(places) != 1 or answered in found:
+        start = _find_copy(answered, example.query)
+        if answered in found or start is None or _is_more(answered, example.response, bare=not match["text"]):
             continue
-        start, end = places[0]
-        # A label such as "Play" is no copy of the "play" of the query; "ai", sought by LIKE, is one of its "AI".
-        copied = answered in (query[start:end], query[start:end].lower())
-        if copied and query[max(0, start - 1) : start] not in _QUOTES:
-            found[answered] = Slot(" ".join(match["name"].split()), query[start:end], answered, start)
+        asked = example.query[-1].content[start : start + len(answered)]
+        found[answered] = Slot(" ".join(match["name"].split()), asked, answered, start, not match["text"])
     slots = sorted(found.values(), key=lambda slot: slot.start)
     overlapping = {slot for one, other in pairwise(slots) if one.end > other.start for slot in (one, other)}
     return [slot for slot in slots if slot not in overlapping]
+
+
+def _find_copy(answered: str, query: Sequence[Message]) -> int | None:
+    """Return where the last message has a value, if it is there once, not in quotes, and in no message before."""
+    content = query[-1].content
+    if answered.lower() not in content.lower():  # most are not: no pattern need be made
+        return None
+    word = re.compile(_as_word(answered), re.IGNORECASE)
+    places = [place.span() for place in word.finditer(content)]
+    if len(places) != 1 or any(word.search(message.content) for message in query[:-1]):
+        return None
+    start, end = places[0]
+    # A label such as "Play" is no copy of the "play" of the query; "ai", sought by LIKE, is one of its "AI".
+    copied = answered in (content[start:end], content[start:end].lower())
+    return start if copied and content[max(0, start - 1) : start] not in _QUOTES else None
+
+
+def _is_more(answered: str, response: str, *, bare: bool) -> bool:
+    """Say whether the response has a value also where another would be wrong: as a key, or a text outside of quotes."""
+    keys = [match[0] for match in _QUOTED.finditer(response) if match["key"]]
+    others = "".join(keys) if bare else _QUOTED.sub(lambda match: match[0] if match["key"] else "", response)
+    return re.search(_as_word(answered), others) is not None
 
 
 def vary(
@@ -85,19 +121,19 @@ def vary(
     ]
 
 
-def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]]) -> dict[str, dict[str, list[Slot]]]:
-    """Return the values of each name in each category, as often as they were seen."""
-    donors: dict[str, dict[str, list[Slot]]] = {}
+def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]]) -> dict[str, _Donors]:
+    """Return the values of each kind in each category, as often as they were seen."""
+    donors: dict[str, _Donors] = {}
     for example, own in zip(examples, slots, strict=True):
         for slot in own:
-            donors.setdefault(example.category, {}).setdefault(slot.name, []).append(slot)
+            donors.setdefault(example.category, {}).setdefault(slot.kind, []).append(slot)
     return donors
 
 
 def _vary_one(
     example: Example,
     slots: Sequence[Slot],
-    donors: Mapping[str, Sequence[Slot]],
+    donors: _Donors,
     rng: random.Random,
     count: int,
     taken: Collection[str],
@@ -108,7 +144,7 @@ def _vary_one(
     for _ in range(count * _TRIES):
         if len(variants) == count:
             break
-        chosen = [(slot, rng.choice(donors[slot.name])) for slot in slots if rng.random() < _SWAP_CHANCE]
+        chosen = [(slot, rng.choice(donors[slot.kind])) for slot in slots if rng.random() < _SWAP_CHANCE]
         made = _substitute(example, [(slot, donor) for slot, donor in chosen if donor.answered != slot.answered])
         query = normalise_query(made.query_text)
         if query not in seen and query not in taken:

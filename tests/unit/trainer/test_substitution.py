@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from shammah_chassis.examples import Example, Message, Provenance
@@ -49,10 +50,40 @@ def test_values_that_the_query_has_once_are_slots() -> None:
         ('call it "Toto"', '{"artist": "Toto"}'),  # in quotes: may be a name in a schema
         ("will you play", '{"name": "Play"}'),  # a label, not a copy
         ("play it", '{"artist": "say \\"it\\""}'),  # with escapes
+        ("top 2 cities", "SELECT x FROM city AS city2 WHERE city2.size > least"),  # a part of a name
+        ("name of kind name", 'SELECT name FROM t WHERE kind = "name"'),  # twice in the query
+        ("what is of kind name", 'SELECT name FROM t WHERE kind = "name"'),  # a column too
+        ("play the album here", '{"item": "album", "album": "Dune"}'),  # a key too
+        ("in Fall , or when", 'x IN ( "FA" , "Fall" , "SP" )'),  # what stands between two texts
     ],
 )
 def test_what_is_no_slot(query: str, response: str) -> None:
     assert find_slots(example(query, response)) == []
+
+
+def test_a_value_that_an_earlier_message_has_too_is_no_slot() -> None:
+    turns = (Message("user", "I like Dune"), Message("assistant", "So?"), Message("user", "play Dune by Toto"))
+    assert [slot.answered for slot in find_slots(replace(PLAY, query=turns))] == ["Toto"]
+
+
+def test_what_is_too_long_to_be_trained_on_is_not_looked_through() -> None:
+    assert find_slots(example("play Dune" + " and" * 1000, '{"track": "Dune"}'))
+    assert find_slots(example("play Dune" + " and" * 3000, '{"track": "Dune"}')) == []
+    assert find_slots(example("play Dune", '{"track": "Dune", "of": "' + "x" * 90_000 + '"}')) == []
+
+
+def test_texts_and_numbers_of_one_name_do_not_stand_for_each_other() -> None:
+    rows = [
+        example("in the year 1989", '{"year": 1989}'),
+        example("in the year MMI", '{"year": "MMI"}'),
+        example("in the year 1990", '{"year": 1990}'),
+        example("in the year 0007", '{"year": "0007"}'),
+    ]
+    found = vary(rows, count=9, seed=0)
+    assert all(found)
+    for row, own in zip(rows, found, strict=True):
+        years = [json.loads(made.response)["year"] for made in own]
+        assert {type(year) for year in years} == {type(json.loads(row.response)["year"])}
 
 
 def test_values_in_each_other_are_left_alone() -> None:
