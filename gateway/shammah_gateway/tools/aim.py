@@ -52,6 +52,7 @@ def find_planned(context: ToolContext, category: str) -> Mapping[str, Any] | Non
 async def _count_left(context: ToolContext, planned: Mapping[str, Any]) -> int:
     """Return what is left of a plan, as far as one call takes it: it is spent with every row that comes."""
     rows = {row.category: row.train for row in (await context.trainer.status()).categories}
-    known = int(planned["trained_examples"]) + int(planned["queued_examples"])
+    # A result that an earlier version kept does not say what waited then.
+    known = int(planned["trained_examples"]) + int(planned.get("queued_examples", 0))
     since = max(0, rows.get(planned["category"], 0) - known)
     return min(MOST, max(LEAST, int(planned["recommended_examples"]) - since))

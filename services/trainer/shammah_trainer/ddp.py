@@ -36,6 +36,8 @@ from shammah_trainer.share import Share
 from shammah_trainer.student import load_student, save_student
 
 _TOKENIZER = "tokenizer.json"
+# What `learn_generator` does before and around `fine_tune`.
+_OF_ROUNDS = ("balance", "variants", "word_dropout", "soup")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -105,12 +107,16 @@ def read_hyper(text: str) -> SftHyper:
     """Return the hyper-parameters that a JSON object names.
 
     Raises:
-        InvalidInputError: no JSON object, or an unknown name.
+        InvalidInputError: no JSON object, an unknown name, or one of what is made of examples before a training.
     """
     try:
-        return replace(SftHyper(), **json.loads(text))
+        hyper = replace(SftHyper(), **json.loads(text))
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"--hyper must be a JSON object of SftHyper's fields: {error}") from error
+    for name in _OF_ROUNDS:
+        if getattr(hyper, name) != getattr(SftHyper(), name):
+            raise InvalidInputError(f"{name} is set; rows are trained on as they are here, by one seed: leave it out")
+    return hyper
 
 
 def read_rows(path: Path, tokenizer: Tokenizer) -> list[SftRow]:

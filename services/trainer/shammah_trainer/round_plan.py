@@ -40,7 +40,7 @@ class RoundPlan:
 
     @property
     def judges(self) -> tuple[LedgerRow, ...]:
-        """Dev and exam rows: nothing like them may be trained on."""
+        """Dev and exam rows: what they ask may not be trained on."""
         return self.dev + self.exam
 
 

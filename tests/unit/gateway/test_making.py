@@ -336,6 +336,20 @@ async def test_what_was_planned_stays_so_over_a_restart(tmp_path: Path, stub: Wr
     await site.close()
 
 
+async def test_an_analysis_of_a_version_that_counted_no_queue_is_a_plan_too(tmp_path: Path, stub: WritingStub) -> None:
+    site = Site(tmp_path, stub)
+    row = {"category": "codes", "accuracy": 0.6, "recommended_examples": 25, "trained_examples": 30}
+
+    async def analyse(progress: Any) -> dict[str, Any]:
+        return {"categories": [row]}
+
+    await site.jobs.wait(site.jobs.start("analyze_model", ANN, Work(analyse)))
+    # 40 rows are there now, 10 more than were taught then.
+    result = await site.call()
+    assert (result.count, result.difficulty) == (15, "medium")
+    await site.close()
+
+
 async def test_a_batch_goes_on_over_a_restart(tmp_path: Path, stub: WritingStub) -> None:
     stub.batches.polls_until_ended = 1_000_000
     site = Site(tmp_path, stub)

@@ -116,7 +116,10 @@ def train_networks(features: Tensor, target: Tensor, seen: Tensor, *, decays: Se
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute in this thread alone; others keep their teams, which torch counts by thread."""
+    """Compute in this thread alone; others keep their teams, which torch counts by thread.
+
+    A thread whose first use of torch is meanwhile begins with one too.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
