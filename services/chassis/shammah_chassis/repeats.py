@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from shammah_chassis.examples import Example
 from shammah_chassis.neardup import NearDuplicates
-from shammah_chassis.text import normalise_query
+from shammah_chassis.text import collapse_whitespace
 
 _FREE_TEXT = frozenset({"similarity", "judge", ""})
 
@@ -28,7 +28,8 @@ def repeats(example: Example, near: Iterable[Example]) -> bool:
 
 
 def _reduce(response: str) -> str:
-    return normalise_query(response) or response.strip()
+    # "Yes." is "yes"; other signs are what tells "C#" from "C", or two lines of code apart.
+    return collapse_whitespace(response).rstrip(".")
 
 
 class RepeatFilter:

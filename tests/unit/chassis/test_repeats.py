@@ -45,5 +45,10 @@ def test_another_query_with_the_same_response_is_new() -> None:
     assert not held.finds(make("is the garage open", "yes"))
 
 
-def test_responses_of_signs_alone_are_told_apart() -> None:
-    assert not repeats(make(NEAR, "!!"), [make(QUERY, "??")])
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("!!", "??"), ("C#", "C"), ("a != b", "a = b"), ("[1]", "1"), ("1.5", "1 5"), ('{"n": "a_b"}', '{"n": "a b"}')],
+)
+def test_signs_tell_responses_apart(one: str, other: str) -> None:
+    assert not repeats(make(NEAR, one), [make(QUERY, other)])
+    assert repeats(make(NEAR, one), [make(QUERY, f" {one}\n")])
