@@ -44,7 +44,9 @@ class TrainerSettings(ServiceSettings):
     sft_max_seconds: float = Field(0.0, ge=0, description="Fine-tuning stops after this time; 0: when it is done.")
     sft_compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of the training on a GPU.")
     sft_lora_rank: int = Field(0, ge=0, le=512, description="Train additions of this rank (LoRA, needs peft); 0: not.")
-    sft_kept: float = Field(0.1, ge=0, lt=1, description="Share of the old weights kept where old rows are recalled.")
+    sft_kept: float = Field(
+        0.1, ge=0, lt=1, description="Share of the old weights kept where old rows are recalled; without LoRA."
+    )
     sft_variants: int = Field(0, ge=0, le=100, description="Variants of a row that take turns with it; see SftHyper.")
     sft_word_dropout: float = Field(0.0, ge=0, lt=1, description="Share of words that variants of label rows miss.")
     sft_dev_checks: int = Field(0, ge=0, description="Times that the dev loss is looked at, to stop early; 0: never.")
@@ -104,7 +106,7 @@ class TrainerSettings(ServiceSettings):
             seed=self.sft_seed,
             compile_mode=self.sft_compile,
             lora_rank=self.sft_lora_rank,
-            kept=self.sft_kept,
+            kept=0.0 if self.sft_lora_rank else self.sft_kept,
             variants=self.sft_variants,
             word_dropout=self.sft_word_dropout,
             dev_checks=self.sft_dev_checks,

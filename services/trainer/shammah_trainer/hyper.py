@@ -126,3 +126,6 @@ def check_hyper(hyper: SftHyper) -> None:
         raise InvalidInputError(f"balance is {hyper.balance}; allowed: 0 to 1")
     if hyper.lora_rank and hyper.upper_layers:
         raise InvalidInputError("lora_rank and upper_layers are both set; allowed: one of them")
+    if hyper.lora_rank and (hyper.kept or hyper.anchor):
+        # Between two low-rank additions lies no share of the way between two sets of weights.
+        raise InvalidInputError("lora_rank is set beside kept or anchor; allowed: one of them")

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from shammah_chassis.errors import InvalidInputError
 from shammah_trainer.config import TrainerSettings
+from shammah_trainer.hyper import SftHyper, check_hyper
 
 
 def settings(tmp_path: Path, **changes: object) -> TrainerSettings:
@@ -18,6 +20,13 @@ def test_a_round_keeps_a_tenth_of_the_old_weights_and_varies_nothing_unless_told
     assert (told.kept, told.variants, told.word_dropout) == (0.1, 0, 0.0)
     told = settings(tmp_path, sft_kept=0.0, sft_variants=2, sft_word_dropout=0.1).round_settings("cpu").sft
     assert (told.kept, told.variants, told.word_dropout) == (0.0, 2, 0.1)
+
+
+def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
+    assert settings(tmp_path, sft_lora_rank=4).round_settings("cpu").sft.kept == 0.0
+    for beside in ({"kept": 0.1}, {"anchor": 1.0}):
+        with pytest.raises(InvalidInputError, match="lora_rank"):
+            check_hyper(SftHyper(lora_rank=4, **beside))
 
 
 @pytest.mark.parametrize("wrong", [{"sft_kept": 1.0}, {"sft_variants": -1}, {"sft_word_dropout": 1.0}])
