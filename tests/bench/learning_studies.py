@@ -29,6 +29,8 @@ from system import RESULTS, Figure
 RAW = RESULTS / "raw"
 DEAD = 0.05
 """A family that is never above this accuracy learns nothing here: responses too long, or no tests run."""
+_AS_SET = "kept_0.1"
+"""The setting of `TrainerSettings.sft_kept`: the figure without a suffix is of it."""
 Curves = dict[tuple[str, int], list[tuple[int, float]]]
 
 
@@ -112,9 +114,9 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
         for seed in seeds:
             end = curves["random", seed][-1][1]
             for share, ratios in ((end / 2, at_half), (end, at_end)):
-                # An arm that never comes there needs more than it was measured to: the ratio is at least this.
-                other = min(needed(curves[arm, seed], share), budgets[-1])
-                ratios.append(other / needed(curves["active", seed], share))
+                # One that never comes there needs more than it was measured to.
+                other, own = (min(needed(curves[name, seed], share), budgets[-1]) for name in (arm, "active"))
+                ratios.append(other / own)
         each = [float(np.sqrt(half * end)) for half, end in zip(at_half, at_end, strict=True)]
         low, high = bootstrap(each)
         note = (
@@ -122,7 +124,7 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
             f"({_mean(at_end)}) and at half of it ({_mean(at_half)}); 95 % interval {low:.2f} to {high:.2f}. Share: of "
             f"the test rows of a family ({runs[0]['tested']}) that can be answered at 95 % precision by a threshold of "
             f"its own, mean of {what}. Below 1: active needs more. Monotone fits of the curves from {budgets[0]} rows "
-            f"on: what is reached there counts as {budgets[0]}, an arm that never comes there as {budgets[-1]}. Active "
+            f"on: what is reached there counts as {budgets[0]}, what is never reached as {budgets[-1]}. Active "
             "also looks at 40 dev rows of each family"
         )
         figures.append(Figure(f"active_vs_{arm}{suffix}", _mean(each), "ratio", note))
@@ -216,20 +218,21 @@ def compare_batches(lines: Sequence[str]) -> list[Figure]:
 
 
 def measure_forgetting(runs: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Return the mean loss of earlier families with replay and its upper 95 % limit, and what is beside it.
+    """Return the mean loss of earlier families, as the trainer is set, and its upper 95 % limit, and what is beside it.
 
     That is: each other setting of replay, training without replay, and jointly, as far as they were run.
     """
-    plain = [run for run in runs if run["way"] == "replay" and not run["more"]]
+    ways: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for run in runs:
+        if run["way"] == "replay":
+            ways["_".join(f"{name}_{value}" for name, value in run["more"].items()) or "plain"].append(run)
     joint = [run for run in runs if run["way"] == "joint"]
     without = [run["loss"] for run in runs if run["way"] == "none"]
     beside = f"; of joint training {end_of(joint):.1f} ({len(joint)} runs)" if joint else ""
-    figures = list_losses("forgetting_points", plain, beside)
-    for more in sorted({json.dumps(run["more"]) for run in runs if run["way"] == "replay" and run["more"]}):
-        own = [run for run in runs if run["way"] == "replay" and json.dumps(run["more"]) == more]
-        name = "_".join(json.loads(more))
-        told = f"; with plain replay {end_of(plain):.1f}{beside}"
-        figures += list_losses(f"forgetting_points_{name}", own, told)
+    figures = []
+    for way, own in sorted(ways.items()):
+        told = "" if way == "plain" else f"; with plain replay {end_of(ways['plain']):.1f}"
+        figures += list_losses(f"forgetting_points_{way}".removesuffix(f"_{_AS_SET}"), own, f"{told}{beside}")
     if without:
         note = f"the same without replay, mean of {len(without)} runs"
         figures.append(Figure("forgetting_points_without_replay", round(float(np.mean(without)), 2), "points", note))
