@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -91,19 +91,35 @@ def fine_tune(
     if not math.isfinite(after):
         raise DivergedError(f"the loss after training is {after}; a smaller learning rate may help")
     run.forget()
+    made = _Made(before, after, steps, cut, seconds, dropped)
+    return _describe(made, run, table, hyper, timings=watch.seconds)
+
+
+class _Made(NamedTuple):
+    """What one run came to: losses, steps, whether it was cut short, seconds of the steps, rows left out."""
+
+    before: float
+    after: float
+    steps: int
+    cut: bool
+    seconds: float
+    dropped: int
+
+
+def _describe(made: _Made, run: SftRun, table: RowTable, hyper: SftHyper, *, timings: dict[str, float]) -> SftResult:
     return SftResult(
-        loss_before=before,
-        loss_after=after,
-        steps=steps,
+        loss_before=made.before,
+        loss_after=made.after,
+        steps=made.steps,
         rows=len(table),
-        dropped=dropped,
+        dropped=made.dropped,
         tokens=table.tokens,
-        cut_short=cut,
-        seconds=round(seconds, 3),
+        cut_short=made.cut,
+        seconds=round(made.seconds, 3),
         prepare_seconds=round(run.prepare_seconds, 3),
         engine=run.engine,
-        notes=(*_tell_dropped(dropped, hyper), *run.notes),
-        timings=watch.seconds | run.timings,
+        notes=(*_tell_dropped(made.dropped, hyper), *run.notes),
+        timings=timings | run.timings,
     )
 
 
