@@ -9,10 +9,17 @@
 training to the same exact-match share of exam rows, one example a step and batched, each at its best rate of a grid.
 `round`: the generator's part of a round of 50 rows. `--profile`: where the time of a step goes. `--tell FILE`: where
 the compiler's time went; the seconds of each part of a fine-tuning are in OUT, as `timings` (`blocks_*`, `loss_*`: of
-the processes that compile beside it, `fill`: until both were done); its `notes` say whether the caches were hit. Where
-TORCHINDUCTOR_CACHE_DIR is an empty folder, the first run is cold and the next one warm. `--base` is a folder in Hugging
-Face format, `--made` stands for one with random weights of its shapes. Needs torch, transformers, tokenizers
-and the tree; no data beside ROWS.
+the processes that compile beside it, `given` and `fill`: until they had the plan, until both were done); its `notes`
+say whether the caches were hit. Where TORCHINDUCTOR_CACHE_DIR is an empty folder, the first run is cold and the next
+one warm.
+
+As where a study is taught, `speed` starts these processes before rows are read and encoded and weights are loaded (for
+further settings: before the weights). `fine_tune_seconds`, and so `train_ex_s_with_preparing_and_evaluating`, begin
+later, with `fine_tune`: `started_seconds_before` says by how much, and so how much of what the processes do is not in
+that time; null: none were begun ahead. `--late` begins none ahead: `fine_tune` starts its own.
+
+`--base` is a folder in Hugging Face format, `--made` stands for one with random weights of its shapes. Needs torch,
+transformers, tokenizers and the tree; no data beside ROWS.
 """
 
 from __future__ import annotations
@@ -22,9 +29,10 @@ import gzip
 import json
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 _PARTS = ("services/trainer", "services/generator", "services/chassis", "protos/gen", "tests/bench")
@@ -34,6 +42,8 @@ import torch  # noqa: E402
 from shammah_chassis.examples import Message  # noqa: E402
 from shammah_generator.chat import encode_examples, load_tokenizer  # noqa: E402
 from shammah_trainer.batches import SftRow  # noqa: E402
+from shammah_trainer.cache_filler import CacheFiller  # noqa: E402
+from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens, read_size  # noqa: E402
 from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
 
@@ -113,27 +123,47 @@ def synchronize() -> None:
 
 def measure_speed(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run one fine-tuning for each batch size and rate; the last thousand rows are the exam."""
+    figures: list[dict[str, Any]] = []
+    rows: _Rows | None = None
+    for tokens in options.batch_tokens:
+        for rate in options.learning_rate:
+            hyper = _hyper(options, tokens, rate)
+            print(f"{tokens} tokens a batch, rate {rate:g}", flush=True)
+            with _fill_ahead(options, hyper) as filler:
+                rows = rows or _prepare_rows(options)
+                figure = _run_once(options, hyper, rows, filler) | rows.seconds
+            print(json.dumps(figure, indent=1), flush=True)
+            figures.append(figure)
+    return figures
+
+
+class _Rows(NamedTuple):
+    """Encoded rows, and the seconds that they took."""
+
+    train: list[SftRow]
+    exam: list[SftRow]
+    seconds: dict[str, float]
+
+
+def _prepare_rows(options: argparse.Namespace) -> _Rows:
     began = time.monotonic()
     pairs = read_rows(options.rows, most=options.count)
     read_seconds = time.monotonic() - began
     rows = encode(pairs, options.base)
     encode_seconds = time.monotonic() - began - read_seconds
     exam = rows[-min(1000, len(rows) // 10) :]
-    if not options.all_rows:
-        rows = rows[: -len(exam)]
-    figures = []
-    for tokens in options.batch_tokens:
-        for rate in options.learning_rate:
-            hyper = _hyper(options, tokens, rate)
-            print(f"{tokens} tokens a batch, rate {rate:g}", flush=True)
-            figure = _run_once(options, hyper, rows, exam)
-            figure |= {"read_seconds": round(read_seconds, 2), "encode_seconds": round(encode_seconds, 2)}
-            print(json.dumps(figure, indent=1), flush=True)
-            figures.append(figure)
-    return figures
+    seconds = {"read_seconds": round(read_seconds, 2), "encode_seconds": round(encode_seconds, 2)}
+    return _Rows(rows if options.all_rows else rows[: -len(exam)], exam, seconds)
 
 
-def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: list[SftRow], exam: list[SftRow]) -> dict[str, Any]:
+def _fill_ahead(options: argparse.Namespace, hyper: SftHyper) -> AbstractContextManager[CacheFiller | None]:
+    """Begin the processes that compile as the offline driver does, by the size of the file that is still to be read."""
+    device, tokens = torch.device(options.device), guess_tokens(read_size(options.rows), hyper)
+    return fill_ahead(device, wanted=not options.late and compiles_behind(hyper, device, tokens=tokens))
+
+
+def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: _Rows, filler: CacheFiller | None) -> dict[str, Any]:
+    train, exam, _ = rows
     began = time.monotonic()
     student = load(options)
     synchronize()
@@ -141,7 +171,8 @@ def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: list[SftRow], 
     if student.model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
-    result = fine_tune(student, rows, exam[:128], hyper=hyper)
+    ahead = None if filler is None or filler.closed else round(began - filler.began, 2)
+    result = fine_tune(student, train, exam[:128], hyper=hyper, filler=filler)
     synchronize()
     whole = time.monotonic() - began
     loss, exact = evaluate_rows(student, exam, hyper=hyper)
@@ -153,6 +184,7 @@ def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: list[SftRow], 
         "hyper": asdict(hyper),
         "result": asdict(result),
         "load_seconds": round(load_seconds, 2),
+        "started_seconds_before": ahead,
         "fine_tune_seconds": round(whole, 2),
         "exam_rows": len(exam),
         "exam_loss": round(loss, 4),
@@ -246,6 +278,7 @@ def main() -> None:
     parser.add_argument("--no-graph", action="store_true")
     parser.add_argument("--hyper", nargs="*", default=[], help="further NAME=VALUE of SftHyper")
     parser.add_argument("--seconds", type=float, default=0.0, help="speed: stop after; online: of each arm")
+    parser.add_argument("--late", action="store_true", help="speed: begin nothing ahead of fine_tune")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--tell", type=Path, default=None)
     parser.add_argument("--made", action="store_true", help="random weights in the shapes of --base")

@@ -35,18 +35,29 @@ class CacheFiller:
     """Processes that were started ahead of the plan, because loading torch takes them seconds. Always `close`."""
 
     def __init__(self, device: torch.device, *, module: str = _MODULE, most_seconds: float = _MOST_SECONDS) -> None:
-        """Start them for a device. They end when this process does, however it ends: each sees the end of its input."""
+        """Start them for a device. They end when this process does, however it ends: each sees the end of its input.
+
+        Raises:
+            OSError: no process could be started.
+        """
         self.seconds: dict[str, float] = {}
         self._most = most_seconds
         self._plan: CompilePlan | None = None
-        self._began = time.monotonic()
+        self._began = self._given = time.monotonic()
         self._closed = False
         self._lock = threading.Lock()
-        self._children = [_Child(module, part, device) for part in PARTS]
+        self._children: list[_Child] = []
+        try:
+            for part in PARTS:
+                self._children.append(_Child(module, part, device))
+        except OSError:
+            self.close()
+            raise
 
     def give(self, plan: CompilePlan) -> None:
-        """Say what is to be compiled; waits for nothing."""
+        """Say what is to be compiled; waits for nothing. What it may take counts from here."""
         self._plan = plan
+        self._given = time.monotonic()
         for child in self._children:
             child.give(plan)
 
@@ -61,8 +72,9 @@ class CacheFiller:
             return ""
         problem = ""
         for child in self._children:
-            problem = problem or child.wait(self._began + self._most - time.monotonic())
+            problem = problem or child.wait(self._given + self._most - time.monotonic())
             self.seconds |= child.seconds
+        self.seconds["given"] = self._given - self._began
         self.seconds["fill"] = time.monotonic() - self._began
         self.close()
         if problem:
@@ -71,6 +83,11 @@ class CacheFiller:
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
         return f"compiled in processes beside the training in {self.seconds['fill']:.1f} s"
+
+    @property
+    def began(self) -> float:
+        """When they were started, by the monotonic clock."""
+        return self._began
 
     @property
     def closed(self) -> bool:

@@ -15,7 +15,9 @@ from shammah_generator.chat import encode_prompt, load_tokenizer
 from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
+from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, compute_expected, export_generator
+from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens
 from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
@@ -65,7 +67,8 @@ class GeneratorTask:
     """What is needed to train one generator. `resume_dir`: where a training that a crash ended is taken up.
 
     `check_behind`: the exported graph is checked in a thread, and the caller waits for it (`LearnedGenerator.confirm`).
-    `written` is told when the files that a model is loaded from are there.
+    `written` is told when the files that a model is loaded from are there. `filler`: processes that compile, if its
+    caller has begun them and closes them; else they are begun here, where the training is long enough.
     """
 
     parent: Version
@@ -78,6 +81,7 @@ class GeneratorTask:
     resume_dir: Path | None = None
     check_behind: bool = False
     written: Callable[[Path], None] = lambda folder: None
+    filler: CacheFiller | None = None
 
 
 def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
@@ -93,6 +97,25 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
     rows = new + [row for row in recalled if task.policy.allows(row.example, "generator")]
     if not rows:
         return LearnedGenerator(task.parent, None)
+    with fill_ahead(task.device, wanted=_wants_filler(task, rows[: 2 * len(new)])) as begun:
+        student, tokenizer, result = _train(task, phases, new, rows, task.filler or begun)
+    with phases.run("export", "exporting the generator and checking parity"):
+        learned = _export(task, student, tokenizer, result, rows)
+        del student
+        return learned if task.check_behind else learned.confirm()
+
+
+def _wants_filler(task: GeneratorTask, epoch: Sequence[LedgerRow]) -> bool:
+    """Whether processes that compile are to be begun here, as far as the text of one epoch's rows tells."""
+    characters = sum(len(row.example.query_text) + len(row.example.response) for row in epoch)
+    tokens = guess_tokens(characters, task.hyper)
+    return task.filler is None and compiles_behind(task.hyper, task.device, tokens=tokens)
+
+
+def _train(
+    task: GeneratorTask, phases: Phases, new: Sequence[LedgerRow], rows: Sequence[LedgerRow], filler: CacheFiller | None
+) -> tuple[Student, Tokenizer, SftResult]:
+    """Load the student, encode `rows` (the `new` ones and behind them those that are recalled) and train."""
     with phases.run("load", "loading the champion's generator"):
         student = load_student(task.parent.folder, device=task.device)
         tokenizer = load_tokenizer(task.parent.folder / TOKENIZER_NAME)
@@ -119,11 +142,9 @@ def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
             replay=replay,
             progress=advance,
             resume=resume,
+            filler=filler,
         )
-    with phases.run("export", "exporting the generator and checking parity"):
-        learned = _export(task, student, tokenizer, result, rows)
-        del student
-        return learned if task.check_behind else learned.confirm()
+    return student, tokenizer, result
 
 
 def _export(

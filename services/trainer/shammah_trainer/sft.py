@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from shammah_trainer.batches import BinLimits, Filled, RowTable, SftRow, cut_row, fill_bin, plan_bins, tabulate
+from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.hyper import Resume, SftHyper, SftResult, check_hyper
 from shammah_trainer.lora import add_lora, merge_lora
 from shammah_trainer.passes import Passes, PassOptions, measure
@@ -29,7 +30,7 @@ Progress = Callable[[float], None]
 _EVAL_ROWS = 4  # an evaluation keeps no activations: its batches may be larger than those of the training
 
 
-def fine_tune(
+def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
     student: Student,
     train: Sequence[SftRow],
     dev: Sequence[SftRow],
@@ -39,12 +40,15 @@ def fine_tune(
     progress: Progress = lambda share: None,
     resume: Resume | None = None,
     share: Share = ALONE,
+    filler: CacheFiller | None = None,
 ) -> SftResult:
     """Train `student` in place.
 
     `replay`: old rows; each epoch recalls the next of them, at most as many as there are rows in `train`.
     `progress` gets the share done, 0 to 1, now and then and at the end; an error that it raises ends the training.
     `resume`: where the state is saved and taken up. `share`: this process' part of the work, when there are several.
+    `filler`: processes that compile, begun ahead (`fill_ahead`); without them it begins its own. Whoever began them
+    closes them too, in case it does not come that far.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
@@ -68,6 +72,7 @@ def fine_tune(
         hyper=hyper,
         share=share,
         evaluate=_evaluator(student, judged, hyper),
+        filler=filler,
     )
     try:
         run.prepare()

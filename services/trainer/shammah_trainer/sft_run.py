@@ -27,6 +27,7 @@ from shammah_trainer.batches import (
     weigh,
 )
 from shammah_trainer.cache_filler import CacheFiller, has_room
+from shammah_trainer.fill_ahead import compiles_behind
 from shammah_trainer.flat_llama import Bin
 from shammah_trainer.flat_parameters import FlatParameters
 from shammah_trainer.health import HealthWatch
@@ -38,7 +39,6 @@ from shammah_trainer.sft_state import clear_state, load_state, make_key, save_st
 from shammah_trainer.share import ALONE, Share
 from shammah_trainer.student import Network
 
-_COMPILE_TOKENS = 4_000_000  # compiling takes some ten seconds; below this an eager run is over sooner
 _GRAPH_BINS = 12
 _PADDING = 0  # any id will do: padding is rows of its own, of weight nought
 _TELL_SECONDS = 0.1
@@ -60,8 +60,12 @@ class SftRun:
         hyper: SftHyper,
         share: Share = ALONE,
         evaluate: Callable[[], float] = _never,
+        filler: CacheFiller | None = None,
     ) -> None:
-        """`learning`: the parameters that learn. `evaluate` returns the dev loss of the model as it is."""
+        """`learning`: the parameters that learn. `evaluate` returns the dev loss of the model as it is.
+
+        `filler`: processes that were begun ahead; closed here, at once where nothing is compiled beside the steps.
+        """
         self._model, self._table, self._hyper = model, table, hyper
         self._share, self._evaluate = share, evaluate
         self.device: torch.device = model.model.embed_tokens.weight.device
@@ -76,7 +80,7 @@ class SftRun:
         self._done = 0
         self.notes: list[str] = []
         # As early as can be: these processes load torch while the first steps are prepared.
-        self._filler = self._begin_filler()
+        self._filler = self._begin_filler(filler)
         self.parameters = FlatParameters(learning, learning_rate=hyper.learning_rate, weight_decay=hyper.weight_decay)
         self._average = WeightAverage(hyper, len(self.steps))
         self._anchor = Anchor(hyper, self.parameters.vector, recalls=0 < table.replayed < len(table))
@@ -245,21 +249,26 @@ class SftRun:
     def _choose_options(self) -> PassOptions:
         bins = sum(len(step) for step in self.steps[self._done :]) // self._share.size
         gpu = self.device.type == "cuda"
-        mode = self._hyper.compile_mode
-        pays = gpu and bins * self._limits.tokens >= _COMPILE_TOKENS
+        pays = compiles_behind(self._hyper, self.device, tokens=bins * self._limits.tokens)
         return PassOptions(
-            compiled=self._shape is not None and (mode == "on" or (mode == "auto" and pays)),
+            compiled=self._shape is not None and (self._hyper.compile_mode == "on" or pays),
             graph=gpu and self._hyper.cuda_graph and bins >= _GRAPH_BINS,
             # On a CPU the compiler would take the cores from the steps.
             behind=gpu and self._hyper.compile_mode == "auto",
         )
 
-    def _begin_filler(self) -> CacheFiller | None:
+    def _begin_filler(self, begun: CacheFiller | None = None) -> CacheFiller | None:
         """Start the processes that compile, where blocks are compiled behind the steps; several trainers do without."""
         options = self._choose_options()
-        wanted = options.compiled and options.behind and self._share.size == 1
+        wanted = options.compiled and options.behind and self._share.size == 1 and has_room(self.device)
+        if begun is not None and not wanted:
+            begun.close()
+        if not wanted:
+            return None
+        if begun is not None and not begun.closed:
+            return begun
         try:
-            return CacheFiller(self.device) if wanted and has_room(self.device) else None
+            return CacheFiller(self.device)
         except OSError as error:
             self.notes.append(f"no process could be started to compile in ({error}): a thread does it")
             return None

@@ -14,6 +14,7 @@ from shammah_chassis.examples import Message
 from shammah_chassis.manifest import MANIFEST_NAME, verify_folder
 from shammah_trainer import learn_generator as learn_generator_module
 from shammah_trainer.batches import SftRow
+from shammah_trainer.fill_ahead import fill_ahead
 from shammah_trainer.learn_generator import GeneratorTask, learn_generator
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
@@ -93,3 +94,12 @@ def test_labels_are_learned_with_words_left_out_where_the_hyper_says_so(
     run(replace(task, plan=replace(task.plan, new=rows), hyper=SftHyper(epochs=1, variants=2, word_dropout=0.5)))
     assert given == [2] * len(rows)
     assert task.out.joinpath(MANIFEST_NAME).is_file()
+
+
+def test_processes_that_its_caller_began_come_to_the_training_which_ends_those_it_does_not_need(
+    task: GeneratorTask,
+) -> None:
+    with fill_ahead(task.device, wanted=True) as filler:
+        assert filler is not None
+        run(replace(task, filler=filler))
+        assert filler.closed

@@ -26,6 +26,7 @@ from shammah_trainer.offline.teach import (
     GENERATOR_NAME,
     STUDY_HYPER,
     TeachSettings,
+    begin_ahead,
     change_hyper,
     read_taught,
     teach,
@@ -83,7 +84,8 @@ def learn(chosen: argparse.Namespace) -> None:
     hyper = change_hyper(STUDY_HYPER, chosen.hyper)
     hyper = hyper if chosen.epochs is None else replace(hyper, epochs=chosen.epochs)
     settings = TeachSettings(hyper=hyper, device=_choose_device(chosen.device), threads=chosen.threads)
-    learned = teach(_open(chosen.out), _find_generator(chosen), chosen.out, settings, _Report())
+    with begin_ahead(chosen.out, settings) as filler:
+        learned = teach(_open(chosen.out), _find_generator(chosen), chosen.out, settings, _Report(), filler=filler)
     if learned.result is not None:
         found = learned.result
         _say(f"{learned.version.manifest.version}: loss {found.loss_before:.4f} -> {found.loss_after:.4f}")

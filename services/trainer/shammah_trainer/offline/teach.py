@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import torch
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_chassis.manifest import MANIFEST_NAME, load_json, read_manifest
 
+from shammah_trainer.cache_filler import CacheFiller
+from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens, read_size
 from shammah_trainer.learn_generator import GeneratorTask, LearnedGenerator, learn_generator
-from shammah_trainer.offline.study import Study
+from shammah_trainer.offline.study import STUDY_NAME, Study
 from shammah_trainer.phases import Phases, Report
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Version
@@ -42,10 +45,19 @@ class TeachSettings:
     threads: int = 2
 
 
-def teach(study: Study, base: Path, out: Path, settings: TeachSettings, report: Report) -> LearnedGenerator:
+def teach(
+    study: Study,
+    base: Path,
+    out: Path,
+    settings: TeachSettings,
+    report: Report,
+    *,
+    filler: CacheFiller | None = None,
+) -> LearnedGenerator:
     """Teach the base generator in folder `base` (Hugging Face form) and leave `out/generator` and `out/train.json`.
 
-    A generator that is there already is returned as it is.
+    A generator that is there already is returned as it is. `filler`: processes that compile, begun ahead by whoever
+    closes them; see `begin_ahead`.
 
     Raises:
         DivergedError, ArtifactError: as `learn_generator`.
@@ -66,12 +78,25 @@ def teach(study: Study, base: Path, out: Path, settings: TeachSettings, report: 
         threads=settings.threads,
         # On a GPU the whole training takes less time than a few saves of its state.
         resume_dir=out / "resume" if settings.device == "cpu" else None,
+        filler=filler,
     )
     started = time.monotonic()
     learned = learn_generator(task, phases)
     seconds = time.monotonic() - started
     (out / TRAIN_NAME).write_text(json.dumps(_describe(learned, phases, settings, seconds), indent=1) + "\n", "utf-8")
     return learned
+
+
+def begin_ahead(out: Path, settings: TeachSettings) -> AbstractContextManager[CacheFiller | None]:
+    """Begin processes that compile for `teach`, before the study in `out` is read; its size tells if it is long enough.
+
+    Nothing is begun where the generator is there already. The rows that are only measured count too, so a training may
+    turn out too short for them: it ends them then.
+    """
+    hyper, device = settings.hyper, torch.device(settings.device)
+    tokens = guess_tokens(read_size(out / STUDY_NAME), hyper)
+    left = not (out / GENERATOR_NAME / MANIFEST_NAME).is_file()
+    return fill_ahead(device, wanted=left and compiles_behind(hyper, device, tokens=tokens))
 
 
 def read_taught(folder: Path) -> LearnedGenerator:
