@@ -25,6 +25,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:
 
 DIES = "import sys; sys.exit('no room here')"
 WAITS = "import sys; sys.stdin.buffer.read()"
+# As where the plan comes late: what is compiled to warm up must not change what is compiled for it.
+WARMS_UP = """
+import select
+select.select = lambda *_: ([], [], [])
+from shammah_trainer.cache_filling import main
+main()
+"""
 BEGINS = """
 import sys, torch
 from shammah_trainer.cache_filler import CacheFiller
@@ -78,10 +85,14 @@ def check_same(found: tuple[float, dict[str, torch.Tensor]], wanted: tuple[float
 
 
 @pytest.mark.timeout(900)
-def test_what_the_processes_compiled_is_found_by_the_training(student: Student, caches: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+def test_what_the_processes_compiled_is_found_by_the_training(
+    student: Student, caches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
     torch._dynamo.reset()
     counters.clear()
-    passes, staged = make_passes(student, BEHIND, CacheFiller(CPU, most_seconds=600))
+    made = make_filler(tmp_path, WARMS_UP, monkeypatch, most_seconds=600) if late else None
+    passes, staged = make_passes(student, BEHIND, made or CacheFiller(CPU, most_seconds=600))
     eager = compute(passes, staged)
     take_over(passes, staged)
     assert "in processes beside the training" in passes.notes[0]
@@ -90,6 +101,7 @@ def test_what_the_processes_compiled_is_found_by_the_training(student: Student, 
     assert counters["aot_autograd"]["autograd_cache_hit"] == 2
     assert not counters["aot_autograd"]["autograd_cache_miss"]
     assert passes.timings["blocks_compile"] > 0 < passes.timings["loss_compile"]
+    assert 0 < passes.timings["given"] < passes.timings["fill"]
     assert "compiled" in passes.engine
     check_same(compute(passes, staged), eager)
     passes.close()
