@@ -4,7 +4,7 @@ Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev ro
 on exam rows test "risk > alpha" in that order and stop at the first failure; the last pass is the threshold. The C
 categories share delta by their chances, and what one has proved hands half of its share on to the others (their
 section on graphical testing; see `level_graph`). Then the chance that any category breaks its promise is at most
-delta. Where dev rows are few, two such orders share the level. A ladder repeats all this for stricter alphas. It knows
+delta. An order may have two starts, which share its level. A ladder repeats all this for stricter alphas. It knows
 scores and grades, no models and no files.
 """
 
@@ -23,7 +23,7 @@ from shammah_trainer.betting import betting_p_value
 from shammah_trainer.intervals import binomial_cdf, rows_needed
 from shammah_trainer.level_graph import join_chains, reject
 from shammah_trainer.missing_rows import NO_NUMBER_HELPS, count_missing, count_missing_weighted
-from shammah_trainer.thresholds import choose_orders, count_sure, find_best_chance, order_thresholds
+from shammah_trainer.thresholds import LEAST_SCORE, Order, choose_order, find_best_chance
 
 __all__ = [
     "LADDER_ALPHAS",
@@ -33,14 +33,12 @@ __all__ = [
     "GradedRow",
     "certify",
     "certify_ladder",
-    "choose_orders",
-    "order_thresholds",
 ]
 
 # The stricter promises that are tried, as far as they lie below the alpha of the release.
 LADDER_ALPHAS = (0.05, 0.02, 0.01)
 _LEAST_CHANCE = 0.01  # of its likeliest threshold, for a category to be tried
-_KEPT = 0.5  # share of its level that an order keeps for laxer thresholds once those that are sure have passed
+_KEPT = 0.3  # share of its level that an order keeps for laxer thresholds once those that are sure have passed
 
 
 class GradedRow(NamedTuple):
@@ -72,7 +70,7 @@ class Certificate:
     if there is none, to the best one that was looked at. `rows` = exam rows of the category, `tried` = thresholds
     tested, `local_share` = (weighted) share of the exam rows answered locally, 0 without a threshold. `rows_missing` =
     further accepted exam rows that would certify if the error rate stayed as it is: 0 when certified,
-    NO_NUMBER_HELPS when that rate is too close to alpha or above it.
+    NO_NUMBER_HELPS when that rate is too close to alpha or above it, or no dev row has `LEAST_SCORE`.
     """
 
     threshold: float | None
@@ -114,15 +112,14 @@ class _Bound:
 
 
 @dataclass(frozen=True, slots=True)
-class _Order:
-    """One order of thresholds of a category, and its tests on the exam.
+class _Tests:
+    """The order of thresholds of a category, and its tests on the exam.
 
     `share` of delta that it starts with, and `weight` by which it is handed more.
     """
 
-    name: str
-    tests: Sequence[_Tried]
-    sure: int
+    order: Order
+    done: Sequence[_Tried]
     share: float
     weight: float
 
@@ -137,37 +134,35 @@ def certify(
     """Certify each category; P(any certified one has risk > alpha) <= delta over the draw of the exam.
 
     C counts the categories that are tried from the start: those with at least one exam row and one dev row past the
-    prefilter that dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). Those that are only hopeless at
-    a C-th of delta wait for what the others hand on. `max_weight` is the
-    largest weight that the sampling can give (50 = audits of 2 %), fixed beforehand; it matters only for categories
-    with weights other than 1. Raises InvalidInputError for NaN scores, weights outside (0, max_weight] and
-    alpha or delta outside (0, 1).
+    prefilter with `LEAST_SCORE` that dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). Those that
+    are only hopeless at a C-th of delta wait for what the others hand on. `max_weight` is the largest weight that the
+    sampling can give (50 = audits of 2 %), fixed beforehand; it matters only for categories with weights other than 1.
+    Raises InvalidInputError for NaN scores, weights outside (0, max_weight] and alpha or delta outside (0, 1).
     """
     for name, value in (("alpha", alpha), ("delta", delta)):
         if not 0.0 < value < 1.0:
             raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
     exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
-    able = [n for n in categories if len(exams[n].scores) and bool(devs[n].eligible.any())]
+    able = [n for n in categories if len(exams[n].scores) and _has_candidate(devs[n])]
     chances, waiting = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
     plain = _Bound(alpha=alpha, level=delta / max(1, len(chances)), max_weight=max_weight)
-    orders = [
-        order
-        for name in chances | waiting
-        for order in _make_orders(
-            name,
+    shares = {name: chance / sum(chances.values()) for name, chance in chances.items()}
+    tests = {
+        name: _make_tests(
             (devs[name], exams[name]),
-            plain if name in chances else replace(plain, level=delta),
-            share=chances.get(name, 0.0) / sum(chances.values()),
-            weight=(chances | waiting)[name],
+            replace(plain, level=delta * shares.get(name, 1.0)),
+            share=shares.get(name, 0.0),
+            weight=weight,
         )
-    ]
-    found = _certify_tried(orders, exams, plain, delta=delta)
+        for name, weight in (chances | waiting).items()
+    }
+    found = _certify_tried(tests, exams, plain, delta=delta)
     # What it would take if it were tried too.
     outside = replace(plain, level=delta / (len(chances) + 1))
     for name in categories:
         if name not in able:
-            found[name] = _no_evidence(exams[name], outside)
+            found[name] = _no_evidence(devs[name], exams[name], outside)
         elif name not in found:
             found[name] = _explain_untried(devs[name], exams[name], outside)
     return {name: found[name] for name in categories}
@@ -240,73 +235,56 @@ def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
     return round(len(exam.scores) * float(dev.eligible.mean()))
 
 
-def _make_orders(
-    name: str, parts: tuple[_Arrays, _Arrays], bound: _Bound, *, share: float, weight: float
-) -> list[_Order]:
-    dev, exam = parts
+def _has_candidate(dev: _Arrays) -> bool:
+    return bool(np.any(dev.scores[dev.eligible] >= LEAST_SCORE))
+
+
+def _order(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Order:
     scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
-    rows, alpha, level = _expect_rows(dev, exam), bound.alpha, bound.level
-    orders = choose_orders(scores, good, exam_rows=rows, alpha=alpha, level=level)
-    return [
-        _Order(
-            name,
-            [_test(exam, threshold, bound) for threshold in order],
-            count_sure(scores, good, order, exam_rows=rows, alpha=alpha, level=level),
-            share / len(orders),
-            weight / len(orders),
-        )
-        for order in orders
-    ]
+    order = choose_order(scores, good, exam_rows=_expect_rows(dev, exam), alpha=bound.alpha, level=bound.level)
+    return order or Order([], [], 0)
+
+
+def _make_tests(parts: tuple[_Arrays, _Arrays], bound: _Bound, *, share: float, weight: float) -> _Tests:
+    dev, exam = parts
+    order = _order(dev, exam, bound)
+    return _Tests(order, [_test(exam, threshold, bound) for threshold in order.thresholds], share, weight)
 
 
 def _certify_tried(
-    orders: Sequence[_Order], exams: Mapping[str, _Arrays], plain: _Bound, *, delta: float
+    tests: Mapping[str, _Tests], exams: Mapping[str, _Arrays], plain: _Bound, *, delta: float
 ) -> dict[str, Certificate]:
     """Test all orders with one graph; what a category lacks is counted at the level that it holds in the end."""
-    if not orders:
-        return {}
-    lengths = [len(order.tests) for order in orders]
-    starts = [sum(lengths[:number]) for number in range(len(lengths))]
-    shares = np.zeros(sum(lengths))
-    shares[starts] = [order.share for order in orders]
+    lengths = [len(own.done) for own in tests.values()]
     edges = join_chains(
         lengths,
-        sure=[order.sure for order in orders],
-        groups=[order.name for order in orders],
-        weights=[order.weight for order in orders],
+        starts=[own.order.starts for own in tests.values()],
+        sure=[own.order.sure for own in tests.values()],
+        weights=[own.weight for own in tests.values()],
         keep=_KEPT,
     )
-    p_values = np.array([test.p_value for order in orders for test in order.tests])
-    rejected, held = reject(p_values, shares, edges, level=delta)
+    p_values = np.array([test.p_value for own in tests.values() for test in own.done])
+    shares = [
+        own.share / len(own.order.starts) if link in own.order.starts else 0.0
+        for own in tests.values()
+        for link in range(len(own.done))
+    ]
+    rejected, held = reject(p_values, np.array(shares), edges, level=delta)
     found: dict[str, Certificate] = {}
-    for name in dict.fromkeys(order.name for order in orders):
-        own = [(at, order) for at, order in zip(starts, orders, strict=True) if order.name == name and held[at] > 0.0]
-        passed = [
-            (test, held[at + link]) for at, order in own for link, test in enumerate(order.tests) if rejected[at + link]
-        ]
-        failed = {o.tests[link].threshold for at, o in own for link in _find_failure(rejected[at : at + len(o.tests)])}
-        tests = len({test.threshold for test, _ in passed} | failed)
-        if not own:
-            continue  # it waited, and nothing was handed on
-        if passed:
-            laxest, level = min(passed, key=lambda entry: entry[0].threshold)
-            found[name] = _write(laxest, exams[name], tests, replace(plain, level=float(level)))
-        else:
-            at, order = own[0]
-            bound = replace(plain, level=float(held[at]))
-            found[name] = _explain([t.threshold for t in order.tests], exams[name], tests, bound)
+    for (name, own), end in zip(tests.items(), np.cumsum(lengths), strict=True):
+        passed, levels = (part[end - len(own.done) : end] for part in (rejected, held))
+        tried = int((levels > 0.0).sum())
+        if passed.any():
+            laxest = int(np.flatnonzero(passed).max())
+            bound = replace(plain, level=float(levels[laxest]))
+            found[name] = _write(own.done[laxest], exams[name], tried, bound)
+        elif tried:  # else it waited, and nothing was handed on
+            found[name] = _explain(own.order.thresholds, exams[name], tried, replace(plain, level=float(levels.max())))
     return found
 
 
-def _find_failure(rejected: NDArray[np.bool_]) -> list[int]:
-    """Return the first link of an order that was tested and failed; none where all passed."""
-    return [int(np.argmin(rejected))] if not rejected.all() else []
-
-
 def _explain_untried(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
-    scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
-    order = choose_orders(scores, good, exam_rows=_expect_rows(dev, exam), alpha=bound.alpha, level=bound.level)[0]
-    written = _explain(order, exam, 0, bound)
+    written = _explain(_order(dev, exam, bound).thresholds, exam, 0, bound)
     return replace(written, reason=f"{written.reason} (not tested: dev rows leave it no chance)")
 
 
@@ -363,15 +341,19 @@ def _write(result: _Tried, exam: _Arrays, tests: int, bound: _Bound, *, missing:
     )
 
 
-def _no_evidence(exam: _Arrays, bound: _Bound) -> Certificate:
-    what = "no dev row passed the prefilter" if len(exam.scores) else "no exam rows"
+def _no_evidence(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
+    what, missing = "no exam rows", rows_needed(bound.alpha, bound.level)
+    if len(exam.scores) and not bool(dev.eligible.any()):
+        what = "no dev row passed the prefilter"
+    elif len(exam.scores):
+        what, missing = f"no dev row is judged {LEAST_SCORE:g} or better", NO_NUMBER_HELPS
     return Certificate(
         threshold=None,
         accepted=0,
         errors=0,
         rows=len(exam.scores),
         p_value=1.0,
-        rows_missing=rows_needed(bound.alpha, bound.level),
+        rows_missing=missing,
         tried=0,
         reason=f"not certified: {what}",
         local_share=0.0,

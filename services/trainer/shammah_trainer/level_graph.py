@@ -8,7 +8,7 @@ its neighbours' edges are joined past it. Whatever the dependence of the p-value
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,39 +46,47 @@ def reject(p_values: Floats, shares: Floats, edges: Floats, *, level: float) -> 
 
 
 def join_chains(
-    lengths: Sequence[int], *, sure: Sequence[int], groups: Sequence[Hashable], weights: Sequence[float], keep: float
+    lengths: Sequence[int],
+    *,
+    starts: Sequence[Sequence[int]],
+    sure: Sequence[int],
+    weights: Sequence[float],
+    keep: float,
 ) -> Floats:
     """Return the edges `[n, n]` of chains that are laid end to end, `lengths` long each.
 
     A rejected link hands all that it holds to the next one, but the last of the first `sure` ones keeps only `keep` of
-    it in its chain, and the last link nothing: the rest goes to the heads of the chains of other groups, by their
-    `weights`. Where there is no other group, nothing leaves.
+    it in its chain, and the last link nothing: the rest goes to the other chains by their `weights`, there in equal
+    parts to the links at `starts`. Where there is no other chain, nothing leaves.
     """
-    starts = np.concatenate(([0], np.cumsum(lengths))).astype(int)
-    edges = np.zeros((starts[-1], starts[-1]))
+    firsts = np.concatenate(([0], np.cumsum(lengths))).astype(int)
+    edges = np.zeros((firsts[-1], firsts[-1]))
     for chain, length in enumerate(lengths):
-        others = [other for other, group in enumerate(groups) if group != groups[chain] and lengths[other]]
+        others = [other for other in range(len(lengths)) if other != chain]
         whole = sum(weights[other] for other in others)
         for link in range(length):
-            at, last = starts[chain] + link, link + 1 == length
+            at, last = firsts[chain] + link, link + 1 == length
             kept = 0.0 if last else keep if whole and link + 1 == sure[chain] else 1.0
             if not last:
                 edges[at, at + 1] = kept
             for other in others if whole else ():
-                edges[at, starts[other]] = (1.0 - kept) * weights[other] / whole
+                heads = [firsts[other] + start for start in starts[other]]
+                edges[at, heads] = (1.0 - kept) * weights[other] / whole / len(heads)
     return edges
 
 
 def _pass_on(chosen: int, shares: Floats, edges: Floats) -> tuple[Floats, Floats]:
     """Remove one hypothesis: its share goes along its edges, and edges to it go on to where it would have given."""
-    given, taken = edges[chosen], edges[:, chosen]
+    given, givers = edges[chosen], np.flatnonzero(edges[:, chosen])
     shares = shares + shares[chosen] * given
     shares[chosen] = 0.0
-    # A loop j -> chosen -> j would give back what j gives away: it is left out, the others are scaled up.
-    loop = 1.0 - taken * given
-    joined = (edges + np.outer(taken, given)) / np.maximum(loop, _ROUNDING)[:, None]
+    # A loop giver -> chosen -> giver would give back what it gives away: it is left out, the others are scaled up.
+    taken = edges[givers, chosen]
+    loop = 1.0 - taken * given[givers]
+    joined = (edges[givers] + np.outer(taken, given)) / np.maximum(loop, _ROUNDING)[:, None]
     joined[loop <= _ROUNDING] = 0.0
-    np.fill_diagonal(joined, 0.0)
-    joined[chosen] = 0.0
+    joined[np.arange(len(givers)), givers] = 0.0
     joined[:, chosen] = 0.0
-    return shares, joined
+    edges[givers] = joined
+    edges[chosen] = 0.0
+    return shares, edges

@@ -1,4 +1,4 @@
-"""Which quality thresholds to test on the exam, and from which one on: decided on dev rows alone.
+"""Which quality thresholds to test on the exam, and from which ones on: decided on dev rows alone.
 
 Learn-then-Test allows any order that does not look at the exam's labels or scores, and several starts that share the
 level (algorithm 1 of Angelopoulos et al. 2021). This module knows of exam rows only how many there will be.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,99 +18,63 @@ from shammah_trainer.intervals import beta_binomial_cdf, binomial_cdf, rows_need
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-FEW_ROWS = 100
-"""Dev rows under which they don't tell well where to start."""
+LEAST_SCORE = 0.5
+"""No threshold lies below. A score is a calibrated P(good): what the judge itself holds for more probably wrong than
+right is forwarded however lax a threshold the exam allows, as an exam speaks for its own mix of queries only."""
 _STARTS = 2
-_BORNE = 2  # errors on the exam that the strictest start should bear
+_BORNE = 2  # errors on the exam that the strict start should bear
+_BEFORE = 4  # thresholds from the strict start to the likely one
+_MOST = 24  # thresholds from the likely start on
 _FINE = 96
-# A stricter start is taken when its chance to pass is this close to the best one; few rows tell no finer difference.
-_NEAR_BEST, _NEAR_BEST_OF_FEW = 0.01, 0.05
 _SURE = 0.8  # of the best chance
 _HOPELESS = 0.02  # laxer thresholds with less of a chance are not tested
+# What the judge says of the accepted rows counts as so many further dev rows, but as at most a third of the dev rows.
+# With 88 dev and 230 exam rows drawn from real ones this certifies a mean share of .345, and .332 without.
+_JUDGED_ROWS, _JUDGED_PART = 40.0, 1 / 3
+_BISECTIONS = 40
 
 
-def order_thresholds(
-    scores: Sequence[float] | Floats,
-    goods: Sequence[bool] | Bools,
-    at_most: int = 16,
-    *,
-    exam_rows: int | None = None,
-    alpha: float = 0.05,
-    level: float = 0.05,
-) -> list[float]:
-    """At most `at_most` thresholds from strict to lax; a row is accepted when score >= threshold.
+class Order(NamedTuple):
+    """Thresholds from strict to lax.
 
-    `scores` and `goods` are the dev rows that passed the prefilter. The thresholds are spread evenly over the accepted
-    counts. A fixed sequence stops at its first failure, so thresholds too strict to gather evidence must not come
-    first: given `exam_rows` (expected exam rows that pass the prefilter) the list starts at the strictest threshold
-    whose chance to pass is close to the best one. The chance is that of so few errors on the exam that
-    P(Bin(n, alpha) <= errors) <= level, after the dev rows (beta-binomial). With `FEW_ROWS` or more it ends where that
-    chance is gone, so that the thresholds between are closer together.
-    Empty without dev rows. Raises InvalidInputError for NaN or infinite scores, unequal lengths or at_most < 1.
+    `starts` = positions at which it starts with equal parts of the level. `sure` = how many are about as likely to pass
+    as the likeliest of them, or stricter.
     """
-    values, good = _check(scores, goods, at_most)
-    if len(values) == 0:
-        return []
-    many = len(values) >= FEW_ROWS and exam_rows is not None
-    grid = _spread(values, max(at_most, _FINE) if many else at_most)
-    if exam_rows is None:
-        return [float(value) for value in grid]
+
+    thresholds: list[float]
+    starts: list[int]
+    sure: int
+
+
+def choose_order(
+    scores: Sequence[float] | Floats, goods: Sequence[bool] | Bools, *, exam_rows: int, alpha: float, level: float
+) -> Order | None:
+    """Return what to test at `level`; None where no dev row has `LEAST_SCORE`. A row is accepted at score >= threshold.
+
+    `scores` and `goods` are the dev rows that passed the prefilter, `exam_rows` the expected exam rows that do. A fixed
+    sequence stops at its first failure, so thresholds too strict to gather evidence must not come first. The likely
+    start has the most rows to expect, if what passes at some chance has passed all before it. Dev rows tell it
+    roughly: where it is too lax, its test fails for errors that a stricter one leaves out. So another start lies at the
+    strictest threshold that leaves enough exam rows to bear `_BORNE` errors at its part of the level, where there is
+    one: a small exam has no level to share. What it proves goes on to the likely start, and adds to that one's part.
+    The order ends where the chance to pass is gone.
+
+    Raises InvalidInputError for NaN or infinite scores and unequal lengths.
+    """
+    values, good = _check(scores, goods)
+    grid = _spread(values, _FINE)
+    if not len(grid):
+        return None
     chances = _find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level)
-    near = _NEAR_BEST if many else _NEAR_BEST_OF_FEW
-    best = float(chances.max())
-    start = int(np.argmax(chances if best <= near else chances >= best - near))
-    end = int(np.flatnonzero(chances >= min(_HOPELESS, best)).max()) if many else len(grid) - 1
-    grid = grid[start : max(start, end) + 1]
-    kept = np.unique(np.linspace(0, len(grid) - 1, min(at_most, len(grid))).round().astype(int))
-    return [float(value) for value in grid[kept]]
-
-
-def choose_orders(
-    scores: Sequence[float] | Floats,
-    goods: Sequence[bool] | Bools,
-    *,
-    exam_rows: int,
-    alpha: float,
-    level: float,
-) -> list[list[float]]:
-    """Return the orders to test, each at `level` divided by their number: one where dev rows are many.
-
-    Under `FEW_ROWS` the start of `order_thresholds` is little more than a guess: where it is too lax, the first test
-    fails for errors that a stricter one leaves out. So another order starts at the strictest threshold that leaves
-    enough exam rows to bear `_BORNE` errors, where there is one: a small exam has no level to share. With 12 dev and
-    240 exam rows drawn from real ones (alpha .1), a mean share of .62 is certified with both and .55 with one; with 80
-    dev rows there is no difference. Raises as `order_thresholds`.
-    """
-    likely = order_thresholds(scores, goods, exam_rows=exam_rows, alpha=alpha, level=level)
-    if not likely or len(scores) >= FEW_ROWS:
-        return [likely] if likely else []
-    values = np.asarray(scores, dtype=np.float64)
-    grid = order_thresholds(values, goods)
-    enough = rows_needed(alpha, level / _STARTS, _BORNE)
-    strict = next((t for t in grid if exam_rows * float((values >= t).mean()) >= enough), likely[0])
-    if strict <= likely[0]:
-        return [likely]
-    return [[threshold for threshold in grid if threshold <= strict], likely]
-
-
-def count_sure(
-    scores: Sequence[float] | Floats,
-    goods: Sequence[bool] | Bools,
-    order: Sequence[float],
-    *,
-    exam_rows: int,
-    alpha: float,
-    level: float,
-) -> int:
-    """Return how many thresholds of an order, from its start on, are about as likely to pass as the best of them.
-
-    Raises as `order_thresholds`.
-    """
-    values, good = _check(scores, goods, 1)
-    grid = np.asarray(order, dtype=np.float64)
-    chances = _find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level)
-    unlikely = np.flatnonzero(chances < _SURE * chances.max())
-    return max(1, int(unlikely[0])) if len(unlikely) else len(grid)
+    counts = exam_rows * _count_accepted(values, grid) / len(values)
+    likely = int(np.argmax(_expect_gains(chances, counts)))
+    end = max(likely, int(np.flatnonzero(chances >= min(_HOPELESS, chances.max())).max()))
+    taken, starts = _pick(likely, end, _MOST), [0]
+    strict = np.flatnonzero(counts[:likely] >= rows_needed(alpha, level / _STARTS, _BORNE))
+    if len(strict):
+        before = _pick(int(strict[0]), likely, _BEFORE + 1)[:-1]
+        taken, starts = np.concatenate((before, taken)), [0, len(before)]
+    return Order([float(grid[at]) for at in taken], starts, max(starts[-1] + 1, _count_sure(chances[taken])))
 
 
 def find_best_chance(
@@ -117,32 +82,54 @@ def find_best_chance(
 ) -> float:
     """Return the chance of the threshold that is likeliest to pass; few dev rows leave much open, and rule out little.
 
-    Raises as `order_thresholds`.
+    0 where no dev row has `LEAST_SCORE`. Raises as `choose_order`.
     """
-    values, good = _check(scores, goods, 1)
+    values, good = _check(scores, goods)
     grid = _spread(values, _FINE)
-    return float(_find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level).max())
+    return float(_find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level).max(initial=0.0))
 
 
-def _check(scores: Sequence[float] | Floats, goods: Sequence[bool] | Bools, at_most: int) -> tuple[Floats, Bools]:
+def _check(scores: Sequence[float] | Floats, goods: Sequence[bool] | Bools) -> tuple[Floats, Bools]:
     values = np.asarray(scores, dtype=np.float64)
     good = np.asarray(goods, dtype=np.bool_)
     if values.shape != good.shape or values.ndim != 1:
         raise InvalidInputError(f"need as many scores as labels, got {len(values)} and {len(good)}")
-    if at_most < 1:
-        raise InvalidInputError(f"at_most must be 1 or more, got {at_most}")
     if not bool(np.all(np.isfinite(values))):
         raise InvalidInputError("a dev score is not a finite number")
     return values, good
 
 
 def _spread(values: Floats, at_most: int) -> Floats:
-    """Thresholds whose accepted counts are spread evenly, the laxest (accept all) always among them."""
-    distinct = np.unique(values)[::-1]
+    """Thresholds from strict to lax whose accepted counts are spread evenly, the laxest that is allowed among them."""
+    allowed = np.sort(values[values >= LEAST_SCORE])[::-1]
+    distinct = np.unique(allowed)[::-1]
     if len(distinct) <= at_most:
         return distinct
-    ranks = np.ceil(np.arange(1, at_most + 1) * len(values) / at_most).astype(int) - 1
-    return np.unique(np.sort(values)[::-1][ranks])[::-1]
+    ranks = np.ceil(np.arange(1, at_most + 1) * len(allowed) / at_most).astype(int) - 1
+    return np.unique(allowed[ranks])[::-1]
+
+
+def _pick(first: int, last: int, at_most: int) -> NDArray[np.int64]:
+    """Positions from `first` to `last`, both among them, spread evenly."""
+    return np.unique(np.linspace(first, last, min(at_most, last - first + 1)).round().astype(np.int64))
+
+
+def _count_accepted(values: Floats, grid: Floats) -> NDArray[np.int64]:
+    return np.asarray((values >= grid[:, None]).sum(axis=1), dtype=np.int64)
+
+
+def _expect_gains(chances: Floats, counts: Floats) -> Floats:
+    """Rows to expect of each start: those of each later threshold with the least chance on the way to it."""
+    at = np.arange(len(chances))
+    later = at > at[:, None]
+    reached = np.minimum.accumulate(np.where(at >= at[:, None], chances, 1.0), axis=1)
+    return np.asarray(chances * counts + np.where(later, reached * np.diff(counts, prepend=0.0), 0.0).sum(axis=1))
+
+
+def _count_sure(chances: Floats) -> int:
+    best = int(np.argmax(chances))
+    unlikely = np.flatnonzero(chances[best:] < _SURE * chances[best])
+    return best + int(unlikely[0]) if len(unlikely) else len(chances)
 
 
 def _find_chances(
@@ -150,6 +137,8 @@ def _find_chances(
 ) -> NDArray[np.float64]:
     """P(the exam certifies a threshold), for each of `grid`, if the exam is like dev: what dev leaves open counts."""
     chances = np.zeros(len(grid))
+    risks = _judge_risks(values, good)
+    prior = min(_JUDGED_ROWS, _JUDGED_PART * len(values))
     for number, threshold in enumerate(grid):
         accepted = values >= threshold
         count = int(accepted.sum())
@@ -157,8 +146,23 @@ def _find_chances(
         expected = round(exam_rows * count / len(values))
         allowed = _count_allowed(expected, alpha, level)
         if allowed >= 0:
-            chances[number] = beta_binomial_cdf(allowed, expected, errors + 0.5, count - errors + 0.5)
+            # Jeffreys' prior, and the judge's.
+            bad = errors + 0.5 + prior * float(risks[accepted].mean())
+            chances[number] = beta_binomial_cdf(allowed, expected, bad, count + 1.0 + prior - bad)
     return chances
+
+
+def _judge_risks(values: Floats, good: Bools) -> Floats:
+    """P(bad) of each dev row as the judge ranks them, its log-odds shifted until they add up to what dev rows show."""
+    if not len(values):
+        return values
+    odds = 1.0 / np.clip(values, 1e-3, 1.0 - 1e-3) - 1.0
+    shown = (float((~good).sum()) + 0.5) / (len(values) + 1.0)
+    low, high = 1e-9, 1e9
+    for _ in range(_BISECTIONS):
+        factor = (low * high) ** 0.5
+        low, high = (factor, high) if float((1.0 / (1.0 + 1.0 / (factor * odds))).mean()) < shown else (low, factor)
+    return np.asarray(1.0 / (1.0 + 1.0 / (low * odds)))
 
 
 def _count_allowed(rows: int, alpha: float, level: float) -> int:

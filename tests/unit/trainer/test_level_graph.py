@@ -32,33 +32,42 @@ class TestReject:
             assert rejected.tolist() == holm(p_values, 0.05)
 
     def test_a_single_chain_is_a_fixed_sequence(self) -> None:
-        edges = join_chains([4], sure=[2], groups="a", weights=[1.0], keep=0.5)
+        edges = join_chains([4], starts=[[0]], sure=[2], weights=[1.0], keep=0.5)
         rejected, held = reject(np.array([0.04, 0.05, 0.06, 0.0]), np.array([1.0, 0, 0, 0]), edges, level=0.05)
         assert rejected.tolist() == [True, True, False, False]
         assert held == pytest.approx([0.05, 0.05, 0.05, 0.0])
 
     def test_what_is_proved_hands_its_level_to_what_waits(self) -> None:
-        edges = join_chains([1, 1], sure=[1, 1], groups="ab", weights=[0.5, 0.5], keep=0.5)
+        edges = join_chains([1, 1], starts=[[0], [0]], sure=[1, 1], weights=[0.5, 0.5], keep=0.5)
         shares = np.array([0.5, 0.5])
         assert reject(np.array([0.02, 0.04]), shares, edges, level=0.05)[0].tolist() == [True, True]
         assert reject(np.array([0.03, 0.04]), shares, edges, level=0.05)[0].tolist() == [False, False]
 
     def test_half_of_the_level_leaves_a_chain_once_its_sure_links_have_passed(self) -> None:
-        edges = join_chains([3, 2], sure=[2, 1], groups="ab", weights=[0.5, 0.5], keep=0.5)
+        edges = join_chains([3, 2], starts=[[0], [0]], sure=[2, 1], weights=[0.5, 0.5], keep=0.5)
         shares = np.array([0.5, 0, 0, 0.5, 0])
         rejected, held = reject(np.array([0.0, 0.0, 1.0, 1.0, 1.0]), shares, edges, level=0.04)
         assert rejected.tolist() == [True, True, False, False, False]
         assert held == pytest.approx([0.02, 0.02, 0.01, 0.03, 0.0])
 
     def test_the_level_comes_back_when_the_others_are_done(self) -> None:
-        edges = join_chains([2, 1], sure=[1, 1], groups="ab", weights=[0.5, 0.5], keep=0.5)
+        edges = join_chains([2, 1], starts=[[0], [0]], sure=[1, 1], weights=[0.5, 0.5], keep=0.5)
         rejected, _ = reject(np.array([0.0, 0.05, 0.0]), np.array([0.5, 0, 0.5]), edges, level=0.05)
         assert rejected.all()
 
-    def test_two_chains_of_one_group_hand_nothing_to_each_other(self) -> None:
-        edges = join_chains([2, 1], sure=[1, 1], groups="aa", weights=[0.5, 0.5], keep=0.5)
-        assert edges[0, 1] == 1.0
-        assert edges.sum() == 1.0
+    def test_of_two_starts_the_strict_one_adds_to_the_other_and_its_failure_leaves_that_one_its_part(self) -> None:
+        edges = join_chains([3], starts=[[0, 1]], sure=[3], weights=[1.0], keep=0.5)
+        shares = np.array([0.5, 0.5, 0.0])
+        both, held = reject(np.array([0.02, 0.05, 1.0]), shares, edges, level=0.05)
+        assert both.tolist() == [True, True, False]
+        assert held == pytest.approx([0.025, 0.05, 0.05])
+        lax, held = reject(np.array([0.03, 0.02, 1.0]), shares, edges, level=0.05)
+        assert lax.tolist() == [False, True, False]
+        assert held == pytest.approx([0.025, 0.025, 0.025])
+
+    def test_what_is_handed_on_goes_to_both_starts_in_equal_parts(self) -> None:
+        edges = join_chains([1, 3], starts=[[0], [0, 2]], sure=[1, 3], weights=[0.5, 0.5], keep=0.5)
+        assert edges[0].tolist() == [0.0, 0.5, 0.0, 0.5]
 
     def test_no_hypothesis_is_no_rejection(self) -> None:
         assert reject(np.zeros(0), np.zeros(0), np.zeros((0, 0)), level=0.05)[0].tolist() == []
@@ -78,10 +87,12 @@ DRAWS = 2000
 class TestErrorRate:
     @pytest.mark.parametrize("true_of", [(0, 0, 0), (2, 0, 3), (3, 3, 0)], ids=str)
     def test_any_false_rejection_is_rarer_than_the_level(self, true_of: tuple[int, ...]) -> None:
-        """Three chains of three; the first links of each are false by `true_of`, the others true (p uniform)."""
+        """Three chains of three, one with two starts; the first links of each are false by `true_of`, the others true
+        (p uniform)."""
         rng = np.random.default_rng(3)
-        edges = join_chains([3, 3, 3], sure=[1, 2, 1], groups="abc", weights=[0.5, 0.3, 0.2], keep=0.5)
-        shares = np.array([0.5, 0, 0, 0.3, 0, 0, 0.2, 0, 0])
+        starts = [[0], [0, 1], [0]]
+        edges = join_chains([3, 3, 3], starts=starts, sure=[1, 2, 1], weights=[0.5, 0.3, 0.2], keep=0.3)
+        shares = np.array([0.5, 0, 0, 0.15, 0.15, 0, 0.2, 0, 0])
         false = np.array([link < count for count in true_of for link in range(3)])
         wrong = 0
         for _ in range(DRAWS):
