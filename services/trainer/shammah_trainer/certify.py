@@ -23,7 +23,7 @@ from shammah_trainer.betting import betting_p_value
 from shammah_trainer.intervals import binomial_cdf, rows_needed
 from shammah_trainer.level_graph import join_chains, reject
 from shammah_trainer.missing_rows import NO_NUMBER_HELPS, count_missing, count_missing_weighted
-from shammah_trainer.thresholds import LEAST_SCORE, Order, choose_order, find_best_chance
+from shammah_trainer.thresholds import Order, choose_order, find_best_chance, find_least_score
 
 __all__ = [
     "LADDER_ALPHAS",
@@ -70,7 +70,7 @@ class Certificate:
     if there is none, to the best one that was looked at. `rows` = exam rows of the category, `tried` = thresholds
     tested, `local_share` = (weighted) share of the exam rows answered locally, 0 without a threshold. `rows_missing` =
     further accepted exam rows that would certify if the error rate stayed as it is: 0 when certified,
-    NO_NUMBER_HELPS when that rate is too close to alpha or above it, or no dev row has `LEAST_SCORE`.
+    NO_NUMBER_HELPS when that rate is too close to alpha or above it, or no dev row has the least score.
     """
 
     threshold: float | None
@@ -134,7 +134,7 @@ def certify(
     """Certify each category; P(any certified one has risk > alpha) <= delta over the draw of the exam.
 
     C counts the categories that are tried from the start: those with at least one exam row and one dev row past the
-    prefilter with `LEAST_SCORE` that dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). Those that
+    prefilter with the least score that dev rows do not show to be hopeless (a chance under `_LEAST_CHANCE`). Those that
     are only hopeless at a C-th of delta wait for what the others hand on. `max_weight` is the largest weight that the
     sampling can give (50 = audits of 2 %), fixed beforehand; it matters only for categories with weights other than 1.
     Raises InvalidInputError for NaN scores, weights outside (0, max_weight] and alpha or delta outside (0, 1).
@@ -144,7 +144,7 @@ def certify(
             raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
     exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
-    able = [n for n in categories if len(exams[n].scores) and _has_candidate(devs[n])]
+    able = [n for n in categories if len(exams[n].scores) and _has_candidate(devs[n], alpha)]
     chances, waiting = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
     plain = _Bound(alpha=alpha, level=delta / max(1, len(chances)), max_weight=max_weight)
     shares = {name: chance / sum(chances.values()) for name, chance in chances.items()}
@@ -235,8 +235,8 @@ def _expect_rows(dev: _Arrays, exam: _Arrays) -> int:
     return round(len(exam.scores) * float(dev.eligible.mean()))
 
 
-def _has_candidate(dev: _Arrays) -> bool:
-    return bool(np.any(dev.scores[dev.eligible] >= LEAST_SCORE))
+def _has_candidate(dev: _Arrays, alpha: float) -> bool:
+    return bool(np.any(dev.scores[dev.eligible] >= find_least_score(int(dev.eligible.sum()), alpha)))
 
 
 def _order(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Order:
@@ -346,7 +346,8 @@ def _no_evidence(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
     if len(exam.scores) and not bool(dev.eligible.any()):
         what = "no dev row passed the prefilter"
     elif len(exam.scores):
-        what, missing = f"no dev row is judged {LEAST_SCORE:g} or better", NO_NUMBER_HELPS
+        least = find_least_score(int(dev.eligible.sum()), bound.alpha)
+        what, missing = f"no dev row is judged {least:g} or better", NO_NUMBER_HELPS
     return Certificate(
         threshold=None,
         accepted=0,

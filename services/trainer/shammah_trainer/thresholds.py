@@ -18,9 +18,9 @@ from shammah_trainer.intervals import beta_binomial_cdf, binomial_cdf, rows_need
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-LEAST_SCORE = 0.5
-"""No threshold lies below. A score is a calibrated P(good): what the judge itself holds for more probably wrong than
-right is forwarded however lax a threshold the exam allows, as an exam speaks for its own mix of queries only."""
+_HALF = 0.5
+_TIMES_ALPHA = 4.0  # times as probably bad as is promised on average, the worst answer may be by its score
+_FEW_ROWS = 100  # dev rows under which scores are drawn together, so that few reach what many would
 _STARTS = 2
 _BORNE = 2  # errors on the exam that the strict start should bear
 _BEFORE = 4  # thresholds from the strict start to the likely one
@@ -46,10 +46,23 @@ class Order(NamedTuple):
     sure: int
 
 
+def find_least_score(rows: int, alpha: float) -> float:
+    """Return the score below which no threshold lies, given the dev rows past the prefilter.
+
+    A score is a calibrated P(good), and an exam speaks for its own mix of queries only: where the mix differs, it is
+    the answers just above a lax threshold that are bad. So what the judge holds for more probably wrong than right is
+    forwarded however lax a threshold the exam allows; with enough dev rows also what it holds for more than four times
+    as probably bad as is promised (below .8 for an alpha of .05).
+    """
+    return max(_HALF, 1.0 - _TIMES_ALPHA * alpha) if rows >= _FEW_ROWS else _HALF
+
+
 def choose_order(
     scores: Sequence[float] | Floats, goods: Sequence[bool] | Bools, *, exam_rows: int, alpha: float, level: float
 ) -> Order | None:
-    """Return what to test at `level`; None where no dev row has `LEAST_SCORE`. A row is accepted at score >= threshold.
+    """Return what to test at `level`; None where no dev row has the least score.
+
+    A row is accepted at score >= threshold.
 
     `scores` and `goods` are the dev rows that passed the prefilter, `exam_rows` the expected exam rows that do. A fixed
     sequence stops at its first failure, so thresholds too strict to gather evidence must not come first. The likely
@@ -62,7 +75,7 @@ def choose_order(
     Raises InvalidInputError for NaN or infinite scores and unequal lengths.
     """
     values, good = _check(scores, goods)
-    grid = _spread(values, _FINE)
+    grid = _spread(values, _FINE, find_least_score(len(values), alpha))
     if not len(grid):
         return None
     chances = _find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level)
@@ -82,10 +95,10 @@ def find_best_chance(
 ) -> float:
     """Return the chance of the threshold that is likeliest to pass; few dev rows leave much open, and rule out little.
 
-    0 where no dev row has `LEAST_SCORE`. Raises as `choose_order`.
+    0 where no dev row has the least score. Raises as `choose_order`.
     """
     values, good = _check(scores, goods)
-    grid = _spread(values, _FINE)
+    grid = _spread(values, _FINE, find_least_score(len(values), alpha))
     return float(_find_chances(values, good, grid, exam_rows=exam_rows, alpha=alpha, level=level).max(initial=0.0))
 
 
@@ -99,9 +112,9 @@ def _check(scores: Sequence[float] | Floats, goods: Sequence[bool] | Bools) -> t
     return values, good
 
 
-def _spread(values: Floats, at_most: int) -> Floats:
-    """Thresholds from strict to lax whose accepted counts are spread evenly, the laxest that is allowed among them."""
-    allowed = np.sort(values[values >= LEAST_SCORE])[::-1]
+def _spread(values: Floats, at_most: int, least: float) -> Floats:
+    """Thresholds, strict to lax, none below `least`; accepted counts are spread evenly, the laxest is among them."""
+    allowed = np.sort(values[values >= least])[::-1]
     distinct = np.unique(allowed)[::-1]
     if len(distinct) <= at_most:
         return distinct

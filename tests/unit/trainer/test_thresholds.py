@@ -7,7 +7,7 @@ import math
 import pytest
 from shammah_chassis.errors import InvalidInputError
 from shammah_trainer.certify import CategoryEvidence, GradedRow, certify
-from shammah_trainer.thresholds import LEAST_SCORE, Order, choose_order, find_best_chance
+from shammah_trainer.thresholds import Order, choose_order, find_best_chance, find_least_score
 
 
 def choose(scores: list[float], goods: list[bool], *, exam_rows: int = 240) -> Order | None:
@@ -20,11 +20,19 @@ def spread(n: int) -> list[float]:
 
 
 class TestThresholds:
-    def test_go_from_strict_to_lax_and_end_with_all_from_one_half_on(self) -> None:
+    def test_go_from_strict_to_lax_and_end_with_the_least_score(self) -> None:
         order = choose([i / 100 for i in range(100)], [True] * 100)
         assert order is not None
         assert order.thresholds == sorted(set(order.thresholds), reverse=True)
-        assert order.thresholds[-1] == LEAST_SCORE
+        assert order.thresholds[-1] == find_least_score(100, alpha=0.1) == 0.6
+
+    @pytest.mark.parametrize(
+        ("rows", "alpha", "least"), [(99, 0.05, 0.5), (100, 0.05, 0.8), (100, 0.02, 0.92), (100, 0.2, 0.5)]
+    )
+    def test_lie_above_what_few_times_alpha_allows_where_dev_rows_are_many(
+        self, rows: int, alpha: float, least: float
+    ) -> None:
+        assert find_least_score(rows, alpha) == pytest.approx(least)
 
     def test_are_none_where_all_scores_lie_below_one_half(self) -> None:
         assert choose([0.49] * 200, [True] * 200) is None
