@@ -1,4 +1,4 @@
-"""Greedy responses of a PyTorch student for studies: many prompts at once, one CUDA graph a step.
+"""Greedy or sampled responses of a PyTorch student for studies: many prompts at once, one CUDA graph a step.
 
 Only for comparing trainings with each other within a study: what serves, and what is certified, is answered by the
 generator service's own engine. Shapes: B rows, S places of the cache; prompts are padded on the left, so that all rows
@@ -59,7 +59,9 @@ class Greedy:
         half = self._size // 2
         self._cos, self._sin = cos[0, :, :half].float(), sin[0, :, :half].float()
         self._index = positions
-        self._graphs: dict[int, Any] = {}
+        self._graphs: dict[tuple[int, bool], Any] = {}
+        self._temperature = 0.0
+        self._noise: Tensor | None = None
 
     @torch.no_grad()
     def load(self, model: Any) -> None:
@@ -89,6 +91,18 @@ class Greedy:
                 replies[i] = Reply(reply.ids[: limits[i]], reply.confidence, reply.whole and not cut)
         return [reply for reply in replies if reply is not None]
 
+    @torch.no_grad()
+    def sample(self, prompts: Sequence[Sequence[int]], limits: Sequence[int], *, temperature: float) -> list[Reply]:
+        """Answer each prompt as `answer` does, each token drawn from the distribution at this temperature."""
+        words = self._head.shape[0]
+        self._temperature = temperature
+        self._noise = torch.empty((self._rows, words), device=self._device)
+        try:
+            return self.answer(prompts, limits)
+        finally:
+            self._temperature, self._noise = 0.0, None
+            self._graphs = {key: graph for key, graph in self._graphs.items() if not key[1]}
+
     def _answer_group(self, prompts: Sequence[Sequence[int]], limit: int) -> list[Reply]:
         room = self._places - limit - 1
         prompts = [prompt[-room:] for prompt in prompts]
@@ -100,6 +114,7 @@ class Greedy:
             begin[row] = width - len(prompt)
         self._begin.copy_(begin)
         reach = self._find_reach(width + limit + 1)
+        self._draw()
         self._prefill(ids.to(self._device))
         tokens, logs = [self._token.clone()], [self._log.clone()]
         self._at.fill_(width)
@@ -107,6 +122,7 @@ class Greedy:
         for step in range(limit):
             if step % 8 == 7 and bool(ended.all()):
                 break
+            self._draw()
             self._step(reach)
             tokens.append(self._token.clone())
             logs.append(self._log.clone())
@@ -139,7 +155,7 @@ class Greedy:
                 self._cache[layer, 1, rows, :, :width] = v.transpose(1, 2)
                 made = self._attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), mask)
                 x = self._finish(x, made.transpose(1, 2).flatten(2), weights)
-            self._token[rows], self._log[rows] = self._choose(x[:, -1])
+            self._token[rows], self._log[rows] = self._choose(x[:, -1], rows)
 
     def _find_reach(self, places: int) -> int:
         return next((reach for reach in _REACHES if places <= reach < self._places), self._places)
@@ -148,7 +164,8 @@ class Greedy:
         if not self._cuda:
             self._decode(reach)
             return
-        if reach not in self._graphs:
+        key = reach, self._noise is not None
+        if key not in self._graphs:
             at = self._at.clone()
             stream = torch.cuda.Stream()
             stream.wait_stream(torch.cuda.current_stream())
@@ -160,11 +177,11 @@ class Greedy:
             self._at.copy_(at)
             with torch.cuda.graph(graph):
                 self._decode(reach)
-            self._graphs[reach] = graph
+            self._graphs[key] = graph
             # Warming up wrote the place that is computed now once more: the same keys come there again.
             self._at.copy_(at)
             self._token.copy_(kept)
-        self._graphs[reach].replay()
+        self._graphs[key].replay()
 
     def _decode(self, reach: int) -> None:
         place = (self._at - self._begin).clamp(min=0)
@@ -180,7 +197,7 @@ class Greedy:
             keys, values = self._cache[layer, :, :, :, :reach]
             made = self._attend(q.transpose(1, 2), keys, values, mask)
             x = self._finish(x, made.transpose(1, 2).flatten(2), weights)
-        token, log = self._choose(x[:, 0])
+        token, log = self._choose(x[:, 0], slice(None))
         self._token.copy_(token)
         self._log.copy_(log)
         self._at += 1
@@ -201,9 +218,19 @@ class Greedy:
         narrow = rms_norm(x, (x.shape[-1],), weights[5], self._eps)
         return x + linear(silu(linear(narrow, weights[6])) * linear(narrow, weights[7]), weights[8])
 
-    def _choose(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _draw(self) -> None:
+        """Draw the noise of the next token, outside of the graph."""
+        if self._noise is not None:
+            self._noise.exponential_()
+
+    def _choose(self, x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
         logits = linear(rms_norm(x, (x.shape[-1],), self._norm, self._eps), self._head).float()
-        best, token = logits.max(dim=-1)
+        if self._noise is None:
+            best, token = logits.max(dim=-1)
+        else:
+            # The logarithm of exponential noise is Gumbel's, negated: the largest sum is a draw from the softmax.
+            token = (logits - self._temperature * self._noise[rows].log()).argmax(dim=-1)
+            best = logits.gather(-1, token[:, None])[:, 0]
         return token, best - logits.logsumexp(dim=-1)
 
 

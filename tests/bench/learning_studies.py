@@ -106,8 +106,10 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
     names = sorted(runs[0]["shares"])
     what = f"{sum(name in NARROW for name in names) if suffix else len(names)} {'narrow ' * bool(suffix)}families"
     figures = []
+    short = list_short(curves, whole)
+    able = whole | {("active", seed) for seed in short}
     for arm in ("random", "uniform"):
-        seeds = [seed for name, seed in sorted(whole) if name == arm and {("random", seed), ("active", seed)} <= whole]
+        seeds = [seed for name, seed in sorted(whole) if name == arm and {("random", seed), ("active", seed)} <= able]
         if not seeds:
             continue
         at_half, at_end = [], []
@@ -127,8 +129,17 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
             f"on: what is reached there counts as {budgets[0]}, what is never reached as {budgets[-1]}. Active "
             "also looks at 40 dev rows of each family"
         )
+        for seed in sorted(short & set(seeds)):
+            note += f"; seed {seed} of active ends at {curves['active', seed][-1][0]} rows, above random's end"
         figures.append(Figure(f"active_vs_{arm}{suffix}", _mean(each), "ratio", note))
     return figures + list_shares(runs, measure, suffix, what)
+
+
+def list_short(curves: Curves, whole: set[tuple[str, int]]) -> set[int]:
+    """Return the seeds whose active points end early, but above all that random reaches: no later one would count."""
+    ends = {key: points[-1][1] for key, points in curves.items()}
+    cut = {seed for arm, seed in curves if arm == "active" and (arm, seed) not in whole and ("random", seed) in whole}
+    return {seed for seed in cut if ends["active", seed] >= ends["random", seed]}
 
 
 def list_shares(runs: Sequence[Any], measure: str, suffix: str, what: str) -> list[Figure]:
@@ -257,7 +268,8 @@ def list_rates() -> list[Figure]:
             f"{result['rows']} rows, {run['hyper']['epochs']} passes, {result['steps']} steps; preparing, compiling "
             f"({result['timings'].get('compile', 0):.0f} s behind the first steps, its cache {state}) and both "
             f"evaluations included; {run['train_ex_s']:.0f} while it ran, {run['real_tokens_s']} real tokens/s; "
-            f"{run['device']}, torch {run['torch']}; rows of all families as in the run of accuracy_all"
+            f"{run['device']}, torch {run['torch']}; rows of all families as in the run of accuracy_all; "
+            f"processes that compile begun {run['started_seconds_before']:.1f} s earlier, as rows were read and encoded"
         )
         rate = run["train_ex_s_with_preparing_and_evaluating"]
         figures.append(Figure(f"train_ex_s{name}", rate, "examples/s", note, "notes: plain loop", 672))

@@ -36,6 +36,7 @@ from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
 from shammah_trainer.training_rows import balance_rows, encode_rows, vary_rows  # noqa: E402
 
+WORDS = ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1")
 WAYS: dict[str, tuple[str, ...]] = {
     "three": (),
     "plain": ("epochs=5",),
@@ -48,8 +49,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     "varied_again": ("epochs=5", "balance=0.5", "variants=4", "seed=1"),
     "varied_tail": ("epochs=5", "balance=0.5", "variants=4", "averaging=tail", "tail_share=0.3"),
     "varied_small": ("epochs=5", "balance=0.5", "variants=4", "max_rows_per_batch=64", "learning_rate=0.0003"),
-    "words": ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1"),
-    "words_again": ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "seed=1"),
+    "words": WORDS,
+    "words_again": (*WORDS, "seed=1"),
+    "words_small": (*WORDS, "max_rows_per_batch=64", "learning_rate=0.0003"),
+    "words_slow": (*WORDS, "learning_rate=0.0002"),
     "words_long": ("epochs=8", "balance=0.5", "variants=7", "word_dropout=0.1"),
 }
 LIMIT = 320
