@@ -96,7 +96,7 @@ class Learner:
             and self._start(self._categorise(query, answer, told, trial, release), "categorise")
         ):
             return
-        await self._record_told(query, answer, told, trial)
+        await self._record_told(query, answer, told, trial, release)
 
     async def wait_idle(self, timeout: float) -> None:
         """Wait until no audit or exploration runs; what runs after `timeout` seconds is given up."""
@@ -116,6 +116,7 @@ class Learner:
             teacher=self._name,
             trial=replace(trial, attempt=Attempt(answer.text, answer.confidence, "stop")),
             propensity=self._coins.audit_rate,
+            fair=False,
         )
         # The teacher saw the query masked: so is what is compared with its answer.
         attempt = answer.text if self._consent is None else await self._consent.mask_text(answer.text)
@@ -134,7 +135,7 @@ class Learner:
             self.monitor.add_category(trial.category)
         finally:
             # A stop that cuts this short loses the category, not the answer that was paid for.
-            await self._record_told(query, answer, told, trial)
+            await self._record_told(query, answer, told, trial, release)
 
     async def _explore(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release) -> None:
         if trial.attempt is None:
@@ -145,7 +146,7 @@ class Learner:
                     self.monitor.add_category(trial.category)
             except asyncio.CancelledError:
                 # The gateway stops: the student's side is given up, the teacher's answer was paid for.
-                await self._record_told(query, answer, told, trial)
+                await self._record_told(query, answer, told, trial, release)
                 raise
         example = make_example(
             query,
@@ -155,14 +156,20 @@ class Learner:
             teacher=self._name,
             trial=trial,
             propensity=self._coins.explore_rate,
+            fair=_is_fair(query, trial, release),
         )
         if trial.attempt is not None:
             verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
             self.monitor.add_exploration(example.category, verdict.good)
         await self._record(example)
 
-    async def _record_told(self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial) -> None:
-        await self._record(make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name))
+    async def _record_told(
+        self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release | None
+    ) -> None:
+        fair = _is_fair(query, trial, release)
+        await self._record(
+            make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name, fair=fair)
+        )
 
     async def _record(self, example: Example) -> None:
         try:
@@ -191,6 +198,13 @@ async def _log_failure(work: Coroutine[Any, Any, None], kind: str) -> None:
         _log.warning("%s left out: %s: %s", kind, error.code, error.message)
 
 
+def _is_fair(query: Query, trial: Trial, release: Release | None) -> bool:
+    """Whether forwarded queries of this category are all that were asked: its release answers none locally."""
+    policies = release.categories if release is not None else {}
+    served = (policies.get(name) for name in {query.category, trial.category})
+    return all(policy is None or policy.threshold is None for policy in served)
+
+
 def make_example(
     query: Query,
     answer: Answer,
@@ -200,8 +214,9 @@ def make_example(
     trial: Trial,
     teacher: str,
     propensity: float = 1.0,
+    fair: bool = True,
 ) -> Example:
-    """Return the example of a teacher's answer to a query.
+    """Return the example of a teacher's answer to a query; what is no `fair` sample of the traffic only trains.
 
     Category and grader are the caller's, else those of the recorded row, else the router's and the response's form.
     """
@@ -219,6 +234,7 @@ def make_example(
         "student_attempt": tried,
         "release": answer.versions.release,
         "request": answer.query_id,
+        "part_hint": "" if fair else "train",
     }
     if told.known is not None:
         category = query.category or told.known.category

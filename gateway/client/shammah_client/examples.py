@@ -62,7 +62,7 @@ class Example:
     A response of the student is compared with `reference` ("" means `response`), or with `answers` (grader
     "contains"), `accepted` ("json"), `prompt`, `tests` and `entry_point` ("unit_tests"). `grader` "" means ungraded.
     `origin` says where it comes from (teacher, synthetic, dataset, ...), `licence` and `source` what a policy may ask.
-    `part_hint` "exam" keeps it out of training.
+    `part_hint` "exam" keeps it out of training, "train" out of what is measured.
     """
 
     query: Turns

@@ -72,8 +72,8 @@ class Example:
     (contains), `accepted` (json), `prompt`, `tests` and `entry_point` (unit_tests). `grader` ""
     means ungraded. `rating` is the user's: -1 bad, 0 none, 1 good; only a bad rating without a
     corrected answer may have an empty response. `request` is the id of the query that it came from ("" for none): by it
-    a request is forgotten. Making an invalid one raises InvalidInputError that
-    names the field, or TooLongError.
+    a request is forgotten. `part_hint` "exam" keeps it out of training, "train" out of what is measured. Making an
+    invalid one raises InvalidInputError that names the field, or TooLongError.
     """
 
     query: tuple[Message, ...]
@@ -100,7 +100,7 @@ class Example:
             object.__setattr__(self, "reference", self.response)
         _check_query(self.query)
         _check_choice("grader", self.grader, ("", *GRADERS))
-        _check_choice("part_hint", self.part_hint, ("", "exam"))
+        _check_choice("part_hint", self.part_hint, ("", "exam", "train"))
         _check_choice("rating", self.rating, (-1, 0, 1))
         if not self.response and self.rating != -1:
             raise InvalidInputError("field 'response' is empty; only a bad rating may have none")

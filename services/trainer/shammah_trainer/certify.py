@@ -2,7 +2,7 @@
 
 Angelopoulos, Bates, Candes, Jordan and Lei, "Learn then Test" (2021): on dev rows, order thresholds from strict to lax;
 on exam rows test "risk > alpha" in that order and stop at the first failure; the last pass is the threshold. The C
-categories share delta by their chances, and what one has proved hands half of its share on to the others (their
+categories share delta by their chances, and what one has proved hands most of its share on to the others (their
 section on graphical testing; see `level_graph`). Then the chance that any category breaks its promise is at most
 delta. An order may have two starts, which share its level. A ladder repeats all this for stricter alphas. It knows
 scores and grades, no models and no files.
@@ -56,10 +56,15 @@ class GradedRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CategoryEvidence:
-    """The graded rows of one category; no query may be in both parts."""
+    """The graded rows of one category; no query may be in both parts.
+
+    `sampled`: exam rows could have been drawn with weights other than 1, whether or not any was. What is then drawn
+    with weight 1 only is no plain sample.
+    """
 
     dev: Sequence[GradedRow]
     exam: Sequence[GradedRow]
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ class _Arrays:
     bad: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     weights: NDArray[np.float64]
+    sampled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +148,7 @@ def certify(
     for name, value in (("alpha", alpha), ("delta", delta)):
         if not 0.0 < value < 1.0:
             raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
-    exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
+    exams = {name: _arrays(name, evidence.exam, sampled=evidence.sampled) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
     able = [n for n in categories if len(exams[n].scores) and _has_candidate(devs[n], alpha)]
     chances, waiting = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
@@ -242,7 +248,8 @@ def _has_candidate(dev: _Arrays, alpha: float) -> bool:
 def _order(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Order:
     scores, good = dev.scores[dev.eligible], ~dev.bad[dev.eligible]
     order = choose_order(scores, good, exam_rows=_expect_rows(dev, exam), alpha=bound.alpha, level=bound.level)
-    return order or Order([], [], 0)
+    assert order is not None  # who has no candidate is not able
+    return order
 
 
 def _make_tests(parts: tuple[_Arrays, _Arrays], bound: _Bound, *, share: float, weight: float) -> _Tests:
@@ -363,13 +370,13 @@ def _no_evidence(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
 
 
 def _is_weighted(exam: _Arrays) -> bool:
-    return bool(np.any(exam.weights != 1.0))
+    return exam.sampled or bool(np.any(exam.weights != 1.0))
 
 
-def _arrays(name: str, rows: Sequence[GradedRow]) -> _Arrays:
+def _arrays(name: str, rows: Sequence[GradedRow], *, sampled: bool = False) -> _Arrays:
     table = np.array([(r[0], not r[1], r[2], r[3]) for r in rows], dtype=np.float64).reshape(-1, 4)
     if not bool(np.all(np.isfinite(table))):
         raise InvalidInputError(f"category {name!r}: a score or weight is not a finite number")
     if not bool(np.all(table[:, 3] > 0.0)):
         raise InvalidInputError(f"category {name!r}: a weight is not above 0")
-    return _Arrays(table[:, 0], table[:, 1] > 0.0, table[:, 2] > 0.0, table[:, 3])
+    return _Arrays(table[:, 0], table[:, 1] > 0.0, table[:, 2] > 0.0, table[:, 3], sampled)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shammah_chassis.examples import Example
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
 
 from shammah_trainer.certify import CategoryEvidence, Certificate, GradedRow
@@ -108,7 +109,10 @@ def choose_prefilter(dev: Iterable[ScoredRow]) -> float:
 def gather_evidence(
     dev: Sequence[ScoredRow], exam: Sequence[ScoredRow], *, prefilter: float, limits: Mapping[str, int]
 ) -> dict[str, CategoryEvidence]:
-    """Group graded rows by the category that the router predicts; what it knows none for is forwarded anyway."""
+    """Group graded rows by the category that the router predicts; what it knows none for is forwarded anyway.
+
+    Audits that an older log placed here are left out: beside them, what the student answered unaudited is missing.
+    """
 
     def graded(items: Sequence[ScoredRow], name: str) -> list[GradedRow]:
         return [
@@ -116,14 +120,19 @@ def gather_evidence(
                 score=item.judged.quality,
                 good=item.good,
                 eligible=passes(item, prefilter=prefilter, limits=limits),
-                weight=1.0 / item.row.example.provenance.propensity,
+                weight=_weigh(item.row.example),
             )
             for item in items
-            if item.routed.category == name
+            if item.routed.category == name and item.row.example.provenance.origin != "audit"
         ]
 
     names = sorted({item.routed.category for item in (*dev, *exam)} - {""})
     return {name: CategoryEvidence(dev=graded(dev, name), exam=graded(exam, name)) for name in names}
+
+
+def _weigh(example: Example) -> float:
+    """Return 1 / the probability with which a row came into the log; what was explored would be there in any case."""
+    return 1.0 if example.provenance.origin == "explore" else 1.0 / example.provenance.propensity
 
 
 def make_policies(

@@ -4,7 +4,9 @@ Pure rules over counts and clusters; where they are kept is the ledger's affair.
 a lost ledger that is rebuilt from the log gives the same parts.
 
 - A cluster of near-duplicate queries lies in one part. A new cluster is placed by the hash of its first query.
-- Only graded examples that are neither generated nor feedback are evidence (dev or exam); the rest trains.
+- Only graded examples that are neither generated nor feedback are evidence (dev or exam); the rest trains. So does
+  what the gateway marks for training: of a category that it serves, the log has what the student would not answer, and
+  a few audits. That is no fair sample, and weighing it by the audits' rarity takes hundreds of them to prove anything.
 - The user's exam rows (`part_hint`) are exam. They are refused near anything that was given for
   training before, and without a grader.
 - Near an exam or dev cluster, what is no evidence is refused, with one exception: an explicit correction of the very
@@ -60,9 +62,13 @@ class Placement:
 
 
 def is_evidence(example: Example) -> bool:
-    """Say whether a rollout on this query could be graded honestly: it has a grader and is no made-up or rated row."""
+    """Say whether a rollout on this query tells of the traffic honestly.
+
+    It has a grader, is no made-up or rated row, and is not marked for training.
+    """
     return (
-        example.grader not in _UNGRADED
+        example.part_hint != "train"
+        and example.grader not in _UNGRADED
         and example.provenance.origin not in _NO_EVIDENCE
         and example.rating == 0
         and bool(example.reference or example.answers or example.tests)

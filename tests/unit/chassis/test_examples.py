@@ -80,7 +80,7 @@ def test_the_id_stays_the_same_between_programs() -> None:
         ("answers", [4]),
         ("accepted", [1]),
         ("grader", "vibes"),
-        ("part_hint", "train"),
+        ("part_hint", "dev"),
         ("category", " "),
         ("query", "What is 2 + 2?"),
         ("response", "\ud800"),

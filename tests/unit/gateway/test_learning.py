@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from shammah_chassis.errors import StorageFullError, TeacherTimeoutError
 from shammah_gateway import learning
-from support.gateway import Bench, PlainTeacher, ask
+from support.gateway import Bench, PlainTeacher, ask, make_release
 
 
 async def test_a_forwarded_query_becomes_an_example_of_the_teacher() -> None:
@@ -17,6 +17,20 @@ async def test_a_forwarded_query_becomes_an_example_of_the_teacher() -> None:
     assert (example.provenance.origin, example.provenance.propensity) == ("teacher", 1.0)
     assert (example.provenance.teacher, example.provenance.teacher_model) == ("plain", "plain-1")
     assert (example.student_attempt, example.release) == ("Paris", bench.release.id)
+
+
+@pytest.mark.parametrize(("threshold", "hint"), [(0.8, "train"), (None, "")])
+async def test_what_is_forwarded_of_a_served_category_is_no_evidence(threshold: float | None, hint: str) -> None:
+    release = make_release()
+    policy = replace(release.categories["capitals"], threshold=threshold)
+    bench = Bench(release=replace(release, categories={**release.categories, "capitals": policy}))
+    bench.roles.judged = replace(bench.roles.judged, quality=0.1)
+    await bench.cascade.ask(ask())
+    # The caller's word for it, or the router's: either may be the one that is served.
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    await bench.cascade.ask(ask(category="capitals"))
+    await bench.cascade.ask(ask(category="poems"))
+    assert [example.part_hint for example in bench.sink.examples] == [hint, hint, ""]
 
 
 async def test_what_the_caller_knows_about_a_query_goes_into_its_example() -> None:
@@ -39,6 +53,7 @@ async def test_an_audit_sends_a_local_answer_to_the_teacher_and_grades_it() -> N
     await bench.learner.wait_idle(5)
     (example,) = bench.sink.examples
     assert (example.provenance.origin, example.provenance.propensity) == ("audit", 1.0)
+    assert example.part_hint == "train"
     assert (example.response, example.student_attempt) == ("Lyon", "Paris")
     assert bench.monitor.audited == (1, 1)
     assert bench.teacher.ledger.summary().spent["audit"].calls == 1
@@ -73,7 +88,7 @@ async def test_exploration_lets_the_student_try_a_forwarded_query_and_grades_it(
     assert answer.route == "teacher"
     await bench.learner.wait_idle(5)
     (example,) = bench.sink.examples
-    assert (example.provenance.origin, example.student_attempt) == ("explore", "Paris")
+    assert (example.provenance.origin, example.student_attempt, example.part_hint) == ("explore", "Paris", "")
     assert (bench.monitor.explorations["poems"].graded, bench.monitor.explorations["poems"].bad) == (1, 0)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
 from shammah_trainer.certify import certify, certify_ladder
@@ -41,6 +43,13 @@ def item(
     statistics = (0.0,) * 4 + (float(tokens + (reason == "stop")),) + (0.0,) * 5
     rollout = Rollout("yes", reason, statistics, good, LIMITS[own])
     return ScoredRow(row, rollout, Routed(local, routed, truncated), Judged(quality, truncated=False))
+
+
+def from_traffic(number: int, origin: str) -> ScoredRow:
+    """A row that was sampled with a probability of 2 %."""
+    plain = item(number)
+    provenance = replace(plain.row.example.provenance, origin=origin, propensity=0.02)
+    return replace(plain, row=replace(plain.row, example=replace(plain.row.example, provenance=provenance)))
 
 
 def release(threshold: float | None) -> Release:
@@ -88,6 +97,12 @@ def test_evidence_is_grouped_by_what_the_router_predicts() -> None:
     evidence = gather_evidence(rows[:1], rows, prefilter=0.5, limits=LIMITS)
     assert evidence.keys() == {"a"}
     assert [(row.good, row.eligible) for row in evidence["a"].exam] == [(True, True), (False, True)]
+
+
+def test_audits_are_no_evidence_and_what_was_explored_weighs_like_any_forwarded_row() -> None:
+    exam = [item(1), from_traffic(2, "explore"), from_traffic(3, "audit"), from_traffic(4, "dataset")]
+    evidence = gather_evidence([item()], exam, prefilter=0.5, limits=LIMITS)["a"]
+    assert [row.weight for row in evidence.exam] == [1.0, 1.0, 50.0]
 
 
 def test_policies_carry_the_certificate_and_its_ladder_for_every_label() -> None:

@@ -71,9 +71,10 @@ def test_exam_and_dev_stop_growing_at_their_limit() -> None:
         make_example("q one", "yes", grader=""),
         make_example("q one", "yes", grader="judge"),
         make_example("q one", "yes", rating=1),
+        make_example("q one", "yes", part_hint="train"),
     ],
 )
-def test_generated_rated_and_ungraded_examples_never_become_evidence(example) -> None:
+def test_generated_rated_ungraded_and_unfair_examples_never_become_evidence(example) -> None:
     assert not is_evidence(example)
     assert {put(example, None, None, cluster_of(str(i))).part for i in range(200)} == {"train"}
     for part in ("exam", "dev"):
