@@ -93,7 +93,7 @@ def run_arm(arm: Arm, options: argparse.Namespace, gpu: str) -> bool:
     teach = [*_name_base(options), "--hyper", *options.hyper, *arm.hyper, *own]
     serve = ["--precision", "fp16"]
     if options.dry:
-        teach += ["epochs=1", "max_rows_per_batch=8", "batch_tokens=1024", "max_tokens=256", "upper_layers=2"]
+        teach += ["epochs=1", "max_rows_per_batch=8", "batch_tokens=1024", "max_tokens=256", "upper_layers=2", "soup=1"]
         serve = ["--precision", "int8", "--max-tokens", "4", "--base-rows", "1"]
     if not arm.judged:
         serve += ["--parts", "test"]

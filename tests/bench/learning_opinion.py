@@ -6,8 +6,9 @@
 A student is taught by one of the ways of `learning_tune` and answers its dev rows once greedily and `SAMPLES` times at
 `TEMPERATURE`. A sample agrees when the row's own grader takes it for equal to the greedy response. Two judges are
 fitted in each family, cross-fitted over five folds: logistic regressions on the log-probability (its sum, its mean, the
-length), and on these and the agreement. `share` is what each could answer at 95 % precision, its threshold picked on
-the same rows: it compares the two and promises nothing.
+length), and on these, the samples that agree, those of the very same text, and the best log-probability of a sample.
+Families with under five right or wrong rows are left out. `share` is what each could answer at 95 % precision, its
+threshold picked on the same rows: it compares the two and promises nothing.
 """
 
 from __future__ import annotations
@@ -143,10 +144,11 @@ def auroc(scores: Array, good: NDArray[np.bool_]) -> float:
     return float((ranks[good].sum() - count * (count + 1) / 2) / (count * (len(good) - count)))
 
 
-def make_figures(found: Mapping[str, Mapping[str, float]], rows: int) -> list[Figure]:
+def make_figures(found: Mapping[str, Mapping[str, float]]) -> list[Figure]:
     """Return the mean share and AUROC over families, without samples and with them."""
+    rows = sum(values["rows"] for values in found.values())
     note = (
-        f"mean of {len(found)} families, {rows} dev rows; judges cross-fitted in each family on the log-probability, "
+        f"mean of {len(found)} families, {rows:.0f} dev rows; judges cross-fitted in each on the log-probability, "
         f"and on it and the agreement of {SAMPLES} samples at temperature {TEMPERATURE}; threshold of the same rows"
     )
     figures = []
@@ -182,12 +184,11 @@ def main() -> None:
     options = parser.parse_args()
     path = options.read or answer(options)
     with gzip.open(path, "rt", encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    found = compare(rows)
+        found = compare([json.loads(line) for line in lines])
     show(found)
     if options.read:
         merge_figures(
-            make_figures(found, len(rows)),
+            make_figures(found),
             command="python tests/bench/learning_opinion.py --read tests/bench/results/raw/opinion.jsonl.gz",
             where="NVIDIA H200",
         )

@@ -100,16 +100,16 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
     The geometric mean over seeds of the ratios at the end of random and at half of it. The interval is of 2,000
     bootstrap draws of the seeds.
     """
-    curves = {key: level(points) for key, points in read_curves(runs, measure).items()}
-    budgets = [budget for budget, _ in max(curves.values(), key=len)]
-    whole = {key for key, points in curves.items() if len(points) == len(budgets)}
+    points = read_curves(runs, measure)
+    budgets = [budget for budget, _ in max(points.values(), key=len)]
+    ends = extend_short(points, budgets)
+    curves = {key: level(own) for key, own in points.items()}
+    whole = {key for key, own in curves.items() if len(own) == len(budgets)}
     names = sorted(runs[0]["shares"])
     what = f"{sum(name in NARROW for name in names) if suffix else len(names)} {'narrow ' * bool(suffix)}families"
     figures = []
-    short = list_short(curves, whole)
-    able = whole | {("active", seed) for seed in short}
     for arm in ("random", "uniform"):
-        seeds = [seed for name, seed in sorted(whole) if name == arm and {("random", seed), ("active", seed)} <= able]
+        seeds = [seed for name, seed in sorted(whole) if name == arm and {("random", seed), ("active", seed)} <= whole]
         if not seeds:
             continue
         at_half, at_end = [], []
@@ -129,17 +129,22 @@ def compare_choices(runs: Sequence[Any], measure: str, suffix: str = "") -> list
             f"on: what is reached there counts as {budgets[0]}, what is never reached as {budgets[-1]}. Active "
             "also looks at 40 dev rows of each family"
         )
-        for seed in sorted(short & set(seeds)):
-            note += f"; seed {seed} of active ends at {curves['active', seed][-1][0]} rows, above random's end"
+        for seed in seeds:
+            if ("active", seed) in ends:
+                end = ends["active", seed]
+                note += f"; of seed {seed} active has no point past {end} rows: its share there stands for those"
         figures.append(Figure(f"active_vs_{arm}{suffix}", _mean(each), "ratio", note))
     return figures + list_shares(runs, measure, suffix, what)
 
 
-def list_short(curves: Curves, whole: set[tuple[str, int]]) -> set[int]:
-    """Return the seeds whose active points end early, but above all that random reaches: no later one would count."""
-    ends = {key: points[-1][1] for key, points in curves.items()}
-    cut = {seed for arm, seed in curves if arm == "active" and (arm, seed) not in whole and ("random", seed) in whole}
-    return {seed for seed in cut if ends["active", seed] >= ends["random", seed]}
+def extend_short(curves: Curves, budgets: Sequence[int]) -> dict[tuple[str, int], int]:
+    """Let the last share of active points that end early stand for those that are missing; return where they end."""
+    ends = {}
+    for key, points in curves.items():
+        if key[0] == "active" and len(points) < len(budgets):
+            ends[key] = points[-1][0]
+            points += [(budget, points[-1][1]) for budget in budgets if budget > points[-1][0]]
+    return ends
 
 
 def list_shares(runs: Sequence[Any], measure: str, suffix: str, what: str) -> list[Figure]:
@@ -268,9 +273,11 @@ def list_rates() -> list[Figure]:
             f"{result['rows']} rows, {run['hyper']['epochs']} passes, {result['steps']} steps; preparing, compiling "
             f"({result['timings'].get('compile', 0):.0f} s behind the first steps, its cache {state}) and both "
             f"evaluations included; {run['train_ex_s']:.0f} while it ran, {run['real_tokens_s']} real tokens/s; "
-            f"{run['device']}, torch {run['torch']}; rows of all families as in the run of accuracy_all; "
-            f"processes that compile begun {run['started_seconds_before']:.1f} s earlier, as rows were read and encoded"
+            f"{run['device']}, torch {run['torch']}; rows of all families as in the run of accuracy_all"
         )
+        if run.get("started_seconds_before"):
+            ahead = run["started_seconds_before"]
+            note += f"; processes that compile begun {ahead:.1f} s earlier, as rows were read and encoded"
         rate = run["train_ex_s_with_preparing_and_evaluating"]
         figures.append(Figure(f"train_ex_s{name}", rate, "examples/s", note, "notes: plain loop", 672))
     return figures
