@@ -156,17 +156,24 @@ class Learner:
             teacher=self._name,
             trial=trial,
             propensity=self._coins.explore_rate,
-            fair=_is_fair(query, trial, release),
+            fair=self._is_fair(query, trial, release),
         )
         if trial.attempt is not None:
             verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
             self.monitor.add_exploration(example.category, verdict.good)
         await self._record(example)
 
+    def _is_fair(self, query: Query, trial: Trial, release: Release | None) -> bool:
+        """Whether the forwarded queries of this category are all that are asked: none is answered locally now."""
+        if release is None:
+            return True
+        find = self._watch.threshold if self._watch is not None else Release.threshold_of
+        return all(find(release, name) is None for name in {query.category, trial.category})
+
     async def _record_told(
         self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release | None
     ) -> None:
-        fair = _is_fair(query, trial, release)
+        fair = self._is_fair(query, trial, release)
         await self._record(
             make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name, fair=fair)
         )
@@ -196,13 +203,6 @@ async def _log_failure(work: Coroutine[Any, Any, None], kind: str) -> None:
         await work
     except ShammahError as error:
         _log.warning("%s left out: %s: %s", kind, error.code, error.message)
-
-
-def _is_fair(query: Query, trial: Trial, release: Release | None) -> bool:
-    """Whether forwarded queries of this category are all that were asked: its release answers none locally."""
-    policies = release.categories if release is not None else {}
-    served = (policies.get(name) for name in {query.category, trial.category})
-    return all(policy is None or policy.threshold is None for policy in served)
 
 
 def make_example(

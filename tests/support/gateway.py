@@ -22,6 +22,7 @@ from shammah_gateway.money.store import LedgerFile
 from shammah_gateway.money.usage import Usage
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.ports import Recorded
+from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.student import Student
 from shammah_gateway.teachers.base import Generation, Teacher, TeacherAnswer, Wish
 from shammah_gateway.values import Compared, Generated, Judged, Query, Routed
@@ -184,6 +185,7 @@ class Bench:
         explore_rate: float = 0.0,
         max_calls: int | None = None,
         at_cap: AtCap = "refuse",
+        watch: PromiseWatch | None = None,
     ) -> None:
         self.roles = ScriptedRoles()
         self.release = None if no_release else release or make_release()
@@ -192,13 +194,14 @@ class Bench:
         self.teacher = None if no_teacher else Teacher(self.port, make_ledger(calls_total=max_calls))
         self.sink = Sink()
         self.monitor = Monitor()
-        self.student = Student(self.roles, role_timeout_seconds=2.0)
+        self.student = Student(self.roles, role_timeout_seconds=2.0, watch=watch)
         self.learner = Learner(
             student=self.student,
             teacher=self.teacher,
             sink=self.sink,
             coins=Coins(b"secret", audit_rate, explore_rate),
             monitor=self.monitor,
+            watch=watch,
         )
         self.cascade = Cascade(
             student=self.student,

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from shammah_chassis.errors import StorageFullError, TeacherTimeoutError
 from shammah_gateway import learning
+from shammah_gateway.promise.book import PromiseBook
+from shammah_gateway.promise.watch import PromiseWatch
 from support.gateway import Bench, PlainTeacher, ask, make_release
 
 
@@ -31,6 +34,16 @@ async def test_what_is_forwarded_of_a_served_category_is_no_evidence(threshold: 
     await bench.cascade.ask(ask(category="capitals"))
     await bench.cascade.ask(ask(category="poems"))
     assert [example.part_hint for example in bench.sink.examples] == [hint, hint, ""]
+
+
+async def test_what_is_forwarded_of_a_withdrawn_category_is_evidence_again(tmp_path: Path) -> None:
+    watch, release = PromiseWatch(PromiseBook(tmp_path / "promise.json")), make_release()
+    watch.note_query(release, "capitals")
+    for _ in range(50):
+        watch.note_audit(release.id, "capitals", good=False)
+    bench = Bench(release=release, watch=watch)
+    assert (await bench.cascade.ask(ask())).route == "teacher"
+    assert [example.part_hint for example in bench.sink.examples] == [""]
 
 
 async def test_what_the_caller_knows_about_a_query_goes_into_its_example() -> None:
