@@ -6,7 +6,7 @@ of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -21,6 +21,8 @@ GENERATE_TOKENS = 16_000
 FORM_BYTES = 4_096
 # How much of the queries that are there already a wish shows, in bytes.
 EXCLUDED_BYTES = 4_096
+# Says how unsure the student is of each of some queries, 0 to 1; None where nobody knows.
+Doubts = Callable[[Sequence[str]], Awaitable[Sequence[float] | None]]
 # The longest verdict of `judge`: a sentence, and room for a model that thinks before it writes.
 JUDGE_TOKENS = 2_000
 
@@ -67,7 +69,8 @@ class OfferedExample:
 class Wish:
     """What a teacher is asked to make: `samples` show the form, `exclude` are queries that are there already.
 
-    Queries in `exclude` are normalised (`shammah_chassis.text.normalise_query`).
+    Queries in `exclude` are normalised (`shammah_chassis.text.normalise_query`). `doubts` may be asked by a teacher
+    that has queries to choose from.
     """
 
     category: str
@@ -78,6 +81,7 @@ class Wish:
     exclude: frozenset[str] = frozenset()
     # "2 of 5" of equal requests that are made beside each other; "" for a request of its own.
     part: str = ""
+    doubts: Doubts | None = field(default=None, compare=False)
 
     @property
     def max_tokens(self) -> int:

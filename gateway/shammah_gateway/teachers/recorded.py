@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 
-from shammah_chassis.acquisition import RANDOM_SHARE, Floats, choose_queries
+import numpy as np
+from shammah_chassis.acquisition import FEW_ROWS, RANDOM_SHARE, Floats, choose_queries
 from shammah_chassis.errors import NotFoundError, TeacherError
 from shammah_chassis.examples import Example, Message
 from shammah_chassis.grading import grade
@@ -26,6 +27,7 @@ from shammah_gateway.teachers.word_vectors import embed_words
 
 TEACHABLE = frozenset({"train", "teach"})
 MODEL = "recorded"
+_MOST_ASKED = 256  # rows of which the student's doubts are asked for one wish: the router takes milliseconds for each
 
 
 class RecordedTeacher:
@@ -33,8 +35,9 @@ class RecordedTeacher:
 
     The files do not say how hard a row is, so a wish's difficulty goes by the proxy of `difficulty` (length and
     rarity): rows of that third of the category first, then of the next; within a third typical ones, beyond what was
-    handed out before. A fifth is drawn from all thirds: the shortest messages may all have one label. How unsure the
-    student is of a row nobody tells it. Focus is not used.
+    handed out before. A fifth is drawn from all thirds: the shortest messages may all have one label. Once `FEW_ROWS`
+    were taught, of some rows of the third those come first that the student is unsure of, if the wish can tell. Focus
+    is not used.
     """
 
     name = "recorded"
@@ -73,13 +76,27 @@ class RecordedTeacher:
             raise NotFoundError(f"category {wish.category!r} is not in the recorded files; known: {listed}")
         given = self._given[wish.category]
         given |= {index for index, row in enumerate(rows) if normalise_query(row.query_text) in wish.exclude}
-        chosen = await asyncio.to_thread(self._choose, wish, frozenset(given))
+        doubts = await self._ask_doubts(wish, given)
+        chosen = await asyncio.to_thread(self._choose, wish, frozenset(given), doubts)
         # What somebody else was given meanwhile is not given twice.
         fresh = [index for index in chosen if index not in given]
         given.update(fresh)
         return Generation(tuple(_offer(rows[index]) for index in fresh), MODEL)
 
-    def _choose(self, wish: Wish, given: Collection[int]) -> list[int]:
+    async def _ask_doubts(self, wish: Wish, given: Collection[int]) -> dict[int, float]:
+        """Return how unsure the student is of some rows of the first thirds; {} where nobody is asked."""
+        if wish.doubts is None or len(given) < FEW_ROWS:
+            return {}
+        free: list[int] = []
+        for third in order_thirds(self._thirds[wish.category], wish.difficulty):
+            if len(free) < 2 * wish.count:
+                free += [index for index in third if index not in given]
+        asked = Random(len(given)).sample(free, min(len(free), max(_MOST_ASKED, 2 * wish.count)))
+        rows = self._teachable[wish.category]
+        told = await wish.doubts([rows[index].query_text for index in asked])
+        return dict(zip(asked, told, strict=True)) if told is not None else {}
+
+    def _choose(self, wish: Wish, given: Collection[int], doubts: Mapping[int, float]) -> list[int]:
         """Return the indices of at most `wish.count` rows that were not given, by the curriculum."""
         name = wish.category
         if name not in self._vectors:
@@ -93,9 +110,16 @@ class RecordedTeacher:
             want = wish.count - (len(chosen) - len(given))
             if want < 1:
                 break
-            known = vectors[chosen] if chosen else None
+            doubted = [index for index in pool if index in doubts]
+            pool = doubted if len(doubted) >= want else pool
             picked = choose_queries(
-                vectors[pool], want, taught=len(chosen), seed=len(given), random_share=0.0, known=known
+                vectors[pool],
+                want,
+                taught=len(chosen),
+                uncertainty=np.array([doubts[i] for i in pool], dtype=np.float32) if pool is doubted else None,
+                seed=len(given),
+                random_share=0.0,
+                known=vectors[chosen] if chosen else None,
             )
             chosen += sorted(pool[place] for place in picked)
         return chosen[len(given) :]

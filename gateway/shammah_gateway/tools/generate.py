@@ -17,6 +17,7 @@ from shammah_gateway.offers import Sieve, sift_offers
 from shammah_gateway.teachers.base import OfferedExample, Teacher, Wish
 from shammah_gateway.tools.aim import take_aim
 from shammah_gateway.tools.context import ToolContext
+from shammah_gateway.tools.doubts import make_doubts
 from shammah_gateway.tools.making import Maker, Steps, check_by_trainer, check_seconds
 from shammah_gateway.tools.schemas import GenerateInput, GenerateResult, RejectedCount
 
@@ -85,7 +86,14 @@ async def _make(
         steps.aim = await take_aim(context, asked)
         steps.keep()
     count, difficulty = steps.aim.count, steps.aim.difficulty
-    wish = Wish(category=asked.category, count=count, difficulty=difficulty, focus=asked.focus, samples=samples)
+    wish = Wish(
+        category=asked.category,
+        count=count,
+        difficulty=difficulty,
+        focus=asked.focus,
+        samples=samples,
+        doubts=make_doubts(context),
+    )
     maker = Maker(context, teacher, wish, steps, progress, caller.name)
     await maker.collect()
     return {**_sum_up(maker.total, missing=maker.missing, note=maker.note), **asdict(steps.aim)}

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from shammah_chassis.acquisition import FEW_ROWS, choose_queries
 from shammah_chassis.errors import NotFoundError, TeacherError
 from shammah_chassis.examples import Message
+from shammah_gateway.teachers import recorded
 from shammah_gateway.teachers.base import Wish
 from shammah_gateway.teachers.recorded import load_recorded
 
@@ -104,6 +107,43 @@ async def test_within_a_third_it_takes_typical_rows_beyond_those_it_gave_before(
     assert not {row.query for row in first.examples} & {row.query for row in second.examples}
     more = await teacher.generate(Wish(category="mood", count=20, difficulty="easy"))
     assert any(int(row.query.rpartition("place")[2]) >= 30 for row in more.examples)
+
+
+async def test_once_enough_were_taught_it_takes_what_the_student_is_unsure_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [make_row(100 + index) for index in range(3 * FEW_ROWS)]
+    asked: list[str] = []
+    told: list[Any] = []
+
+    async def doubt(queries: Sequence[str]) -> list[float]:
+        asked.extend(queries)
+        return [float(query.split()[3][:3]) for query in queries]
+
+    def choose(pool: Any, count: int, *, uncertainty: Any, **more: Any) -> Any:
+        told.append(uncertainty)
+        return choose_queries(pool, count, uncertainty=uncertainty, **more)
+
+    monkeypatch.setattr(recorded, "choose_queries", choose)
+    teacher, _ = load_recorded([write(tmp_path / "a.jsonl", rows)])
+    early = await teacher.generate(Wish(category="mood", count=FEW_ROWS, doubts=doubt))
+    assert (len(early.examples), asked) == (FEW_ROWS, []) and all(doubts is None for doubts in told)
+    late = await teacher.generate(Wish(category="mood", count=10, doubts=doubt))
+    assert {row.query for row in late.examples}.isdisjoint(row.query for row in early.examples)
+    assert set(told[-1]) <= {float(query.split()[3][:3]) for query in asked}
+    assert len(asked) == len(set(asked)) >= 10
+
+
+async def test_where_nobody_can_tell_how_unsure_the_student_is_it_takes_typical_rows(tmp_path: Path) -> None:
+    async def doubt(queries: Sequence[str]) -> None:
+        return None
+
+    given = []
+    for wish in (Wish(category="mood", count=5), Wish(category="mood", count=5, doubts=doubt)):
+        teacher, _ = load_recorded([write(tmp_path / "a.jsonl", [make_row(index) for index in range(3 * FEW_ROWS)])])
+        await teacher.generate(Wish(category="mood", count=FEW_ROWS))
+        given.append([row.query for row in (await teacher.generate(wish)).examples])
+    assert given[0] == given[1] and len(given[0]) == 5
 
 
 async def test_excluded_rows_are_passed_over_and_not_kept_for_later(tmp_path: Path) -> None:

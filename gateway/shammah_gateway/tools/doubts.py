@@ -1,0 +1,47 @@
+"""How unsure the student is of queries that it was never asked: its router says so before any work is done.
+
+It knows the champion's router and no pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from shammah_chassis.errors import ShammahError
+
+from shammah_gateway.teachers.ports import Doubts
+from shammah_gateway.tools.context import ToolContext
+
+_TOGETHER = 8  # what is asked here must leave the router room for traffic
+_log = logging.getLogger(__name__)
+
+
+def make_doubts(context: ToolContext) -> Doubts:
+    """Return what asks the champion's router: 1 - P(a local answer would be good) of each query.
+
+    None instead where no release serves, or the router can't be asked: then nobody knows.
+    """
+
+    async def ask(queries: Sequence[str]) -> list[float] | None:
+        release = context.releases.champion()
+        if release is None:
+            return None
+        gate = asyncio.Semaphore(_TOGETHER)
+
+        async def ask_one(query: str) -> float:
+            async with gate:
+                routed = await context.roles.route(release.id, query, timeout=context.role_timeout_seconds)
+            return 1.0 - routed.local_probability
+
+        told = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(ask_one(query)) for query in queries]
+            told = [task.result() for task in tasks]
+        except* ShammahError as errors:
+            _log.info("nobody knows how unsure the student is: %s", errors.exceptions[0])
+        return told
+
+    return ask
