@@ -31,6 +31,8 @@ from shammah_gateway.values import Answer, Attempt, Query
 # An example needs a category; this one stands for "nobody said".
 UNCATEGORISED = "uncategorised"
 MAX_BACKGROUND = 64
+# Why a query is forwarded of a category that the student answers others of.
+_WHERE_SERVED = frozenset({"router", "low_quality"})
 _log = logging.getLogger(__name__)
 
 
@@ -156,24 +158,32 @@ class Learner:
             teacher=self._name,
             trial=trial,
             propensity=self._coins.explore_rate,
-            fair=self._is_fair(query, trial, release),
+            fair=self._is_fair(query, told, trial, release),
         )
         if trial.attempt is not None:
             verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
             self.monitor.add_exploration(example.category, verdict.good)
         await self._record(example)
 
-    def _is_fair(self, query: Query, trial: Trial, release: Release | None) -> bool:
-        """Whether the forwarded queries of this category are all that are asked: none is answered locally now."""
+    def _is_fair(self, query: Query, told: TeacherAnswer, trial: Trial, release: Release | None) -> bool:
+        """Whether the forwarded queries of this category are all that are asked: none is answered locally.
+
+        Neither now nor when this one was decided, by the category of whoever names one; of all, where no router saw it.
+        A query for a release of its own choice is none of the traffic that the champion gets.
+        """
         if release is None:
             return True
+        if query.release or trial.reason in _WHERE_SERVED:
+            return False
         find = self._watch.threshold if self._watch is not None else Release.threshold_of
-        return all(find(release, name) is None for name in {query.category, trial.category})
+        known = told.known.category if told.known else ""
+        names = {query.category, trial.category, known} if trial.category else set(release.categories)
+        return all(find(release, name) is None for name in names)
 
     async def _record_told(
         self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release | None
     ) -> None:
-        fair = self._is_fair(query, trial, release)
+        fair = self._is_fair(query, told, trial, release)
         await self._record(
             make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name, fair=fair)
         )

@@ -87,11 +87,12 @@ class RecordedTeacher:
         """Return how unsure the student is of some rows of the first thirds; {} where nobody is asked."""
         if wish.doubts is None or len(given) < FEW_ROWS:
             return {}
-        free: list[int] = []
+        most, rng = max(_MOST_ASKED, 2 * wish.count), Random(len(given))
+        asked: list[int] = []
         for third in order_thirds(self._thirds[wish.category], wish.difficulty):
-            if len(free) < 2 * wish.count:
-                free += [index for index in third if index not in given]
-        asked = Random(len(given)).sample(free, min(len(free), max(_MOST_ASKED, 2 * wish.count)))
+            free = [index for index in third if index not in given]
+            if len(asked) < 2 * wish.count:
+                asked += rng.sample(free, min(len(free), most - len(asked)))
         rows = self._teachable[wish.category]
         told = await wish.doubts([rows[index].query_text for index in asked])
         return dict(zip(asked, told, strict=True)) if told is not None else {}

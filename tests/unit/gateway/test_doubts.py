@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -34,3 +36,20 @@ async def test_nobody_knows_without_a_release_or_a_router() -> None:
             return await super().route(release, query, timeout=timeout)
 
     assert await make_doubts(context(roles=Full()))(["a", "b", "c"]) is None
+
+
+async def test_the_same_query_is_asked_once() -> None:
+    asked = context()
+    doubt = make_doubts(asked)
+    await doubt(["a", "b"])
+    asked.roles.routed = replace(asked.roles.routed, local_probability=0.0)
+    first, again, new = await doubt(["a", "b", "c"]) or ()
+    assert first == again != new == 1.0
+
+
+async def test_a_router_that_hangs_is_not_waited_for() -> None:
+    class Stuck(ScriptedRoles):
+        async def route(self, release: str, query: str, *, timeout: float) -> Any:
+            await asyncio.Event().wait()
+
+    assert await make_doubts(context(roles=Stuck(), role_timeout_seconds=0.01))(["a"]) is None

@@ -32,8 +32,19 @@ async def test_what_is_forwarded_of_a_served_category_is_no_evidence(threshold: 
     # The caller's word for it, or the router's: either may be the one that is served.
     bench.roles.routed = replace(bench.roles.routed, category="poems")
     await bench.cascade.ask(ask(category="capitals"))
+    # Where the router sees none it may be any.
+    bench.roles.routed = replace(bench.roles.routed, category="")
     await bench.cascade.ask(ask(category="poems"))
-    assert [example.part_hint for example in bench.sink.examples] == [hint, hint, ""]
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    await bench.cascade.ask(ask(category="poems"))
+    assert [example.part_hint for example in bench.sink.examples] == [hint, hint, hint, ""]
+
+
+async def test_a_query_for_a_release_of_its_own_choice_is_no_evidence() -> None:
+    bench = Bench()
+    bench.roles.routed = replace(bench.roles.routed, category="poems")
+    await bench.cascade.ask(ask(release=bench.release.id))
+    assert [example.part_hint for example in bench.sink.examples] == ["train"]
 
 
 async def test_what_is_forwarded_of_a_withdrawn_category_is_evidence_again(tmp_path: Path) -> None:
