@@ -58,13 +58,12 @@ class GradedRow(NamedTuple):
 class CategoryEvidence:
     """The graded rows of one category; no query may be in both parts.
 
-    `sampled`: exam rows could have been drawn with weights other than 1, whether or not any was. What is then drawn
-    with weight 1 only is no plain sample.
+    An exam without weights other than 1 is taken for a plain sample: it must not be what is left of one that was drawn
+    with other weights, of which none came.
     """
 
     dev: Sequence[GradedRow]
     exam: Sequence[GradedRow]
-    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,6 @@ class _Arrays:
     bad: NDArray[np.bool_]
     eligible: NDArray[np.bool_]
     weights: NDArray[np.float64]
-    sampled: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ def certify(
     for name, value in (("alpha", alpha), ("delta", delta)):
         if not 0.0 < value < 1.0:
             raise InvalidInputError(f"{name} must lie between 0 and 1, got {value}")
-    exams = {name: _arrays(name, evidence.exam, sampled=evidence.sampled) for name, evidence in categories.items()}
+    exams = {name: _arrays(name, evidence.exam) for name, evidence in categories.items()}
     devs = {name: _arrays(name, evidence.dev) for name, evidence in categories.items()}
     able = [n for n in categories if len(exams[n].scores) and _has_candidate(devs[n], alpha)]
     chances, waiting = _choose_tried({name: (devs[name], exams[name]) for name in able}, alpha=alpha, delta=delta)
@@ -370,13 +368,13 @@ def _no_evidence(dev: _Arrays, exam: _Arrays, bound: _Bound) -> Certificate:
 
 
 def _is_weighted(exam: _Arrays) -> bool:
-    return exam.sampled or bool(np.any(exam.weights != 1.0))
+    return bool(np.any(exam.weights != 1.0))
 
 
-def _arrays(name: str, rows: Sequence[GradedRow], *, sampled: bool = False) -> _Arrays:
+def _arrays(name: str, rows: Sequence[GradedRow]) -> _Arrays:
     table = np.array([(r[0], not r[1], r[2], r[3]) for r in rows], dtype=np.float64).reshape(-1, 4)
     if not bool(np.all(np.isfinite(table))):
         raise InvalidInputError(f"category {name!r}: a score or weight is not a finite number")
     if not bool(np.all(table[:, 3] > 0.0)):
         raise InvalidInputError(f"category {name!r}: a weight is not above 0")
-    return _Arrays(table[:, 0], table[:, 1] > 0.0, table[:, 2] > 0.0, table[:, 3], sampled)
+    return _Arrays(table[:, 0], table[:, 1] > 0.0, table[:, 2] > 0.0, table[:, 3])

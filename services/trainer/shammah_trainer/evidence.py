@@ -111,8 +111,10 @@ def gather_evidence(
 ) -> dict[str, CategoryEvidence]:
     """Group graded rows by the category that the router predicts; what it knows none for is forwarded anyway.
 
-    Audits that an older log placed here are left out: beside them, what the student answered unaudited is missing.
+    Traffic that an older log placed here from the first audit of its category on is left out: beside it, what the
+    student answered unaudited is missing.
     """
+    dev, exam = _leave_out_served(dev), _leave_out_served(exam)
 
     def graded(items: Sequence[ScoredRow], name: str) -> list[GradedRow]:
         return [
@@ -123,11 +125,24 @@ def gather_evidence(
                 weight=_weigh(item.row.example),
             )
             for item in items
-            if item.routed.category == name and item.row.example.provenance.origin != "audit"
+            if item.routed.category == name
         ]
 
     names = sorted({item.routed.category for item in (*dev, *exam)} - {""})
     return {name: CategoryEvidence(dev=graded(dev, name), exam=graded(exam, name)) for name in names}
+
+
+def _leave_out_served(items: Sequence[ScoredRow]) -> list[ScoredRow]:
+    served: dict[str, int] = {}
+    for item in items:
+        if item.row.example.provenance.origin == "audit":
+            served[item.row.category] = min(item.row.sequence, served.get(item.row.category, item.row.sequence))
+
+    def is_fair(item: ScoredRow) -> bool:
+        early = item.row.sequence < served.get(item.row.category, math.inf)
+        return early or item.row.example.provenance.source != "gateway"
+
+    return [item for item in items if is_fair(item)]
 
 
 def _weigh(example: Example) -> float:

@@ -65,26 +65,15 @@ def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
     judged = judged if len(judged) else table
     wrapped, learning = _choose_learning(student, hyper)
     watch.note("tabulate")
-    run = SftRun(
-        student.model,
-        learning,
-        table,
-        hyper=hyper,
-        share=share,
-        evaluate=_evaluator(student, judged, hyper),
-        filler=filler,
-    )
+    evaluate = _evaluator(student, judged, hyper)
+    run = SftRun(student.model, learning, table, hyper=hyper, share=share, evaluate=evaluate, filler=filler)
     try:
         run.prepare()
         watch.note("prepare")
         before = _measure(student, judged, hyper)[0]
         watch.note("loss_before")
         run.may_resume(resume, judged)
-        prepared = run.prepare_seconds
-        started = time.monotonic()
-        steps, cut = run.run(progress)
-        run.take_best()
-        seconds = time.monotonic() - started - (run.prepare_seconds - prepared)
+        steps, cut, seconds = _make_steps(run, progress)
         watch.note("run")
     finally:
         run.close()
@@ -98,6 +87,14 @@ def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
     run.forget()
     made = _Made(before, after, steps, cut, seconds, dropped)
     return _describe(made, run, table, hyper, timings=watch.seconds)
+
+
+def _make_steps(run: SftRun, progress: Progress) -> tuple[int, bool, float]:
+    """Return the steps made, whether they were cut short, and their seconds without what was prepared meanwhile."""
+    prepared, started = run.prepare_seconds, time.monotonic()
+    steps, cut = run.run(progress)
+    run.take_best()
+    return steps, cut, time.monotonic() - started - (run.prepare_seconds - prepared)
 
 
 class _Made(NamedTuple):

@@ -211,23 +211,6 @@ class TestWeightedRows:
             rejected += betting_p_value(errors, weights, alpha=0.05, max_weight=10.0) <= 0.05
         assert rejected / 1000 <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / 1000)
 
-    def test_a_sample_without_an_audit_is_no_plain_sample_where_there_could_have_been_some(self) -> None:
-        # Four in ten queries are answered by the student and wrong in twelve of a hundred, each audited with 2 %; the
-        # others are forwarded, and right in 98 of 100. Risk: .06.
-        rng = np.random.default_rng(19)
-        certified = {True: 0, False: 0}
-        for _ in range(400):
-            local = rng.random(100) < 0.4
-            kept = ~local | (rng.random(100) < 0.02)
-            bad = rng.random(100) < np.where(local, 0.12, 0.02)
-            drawn = zip(local[kept], bad[kept], strict=True)
-            exam = [GradedRow(0.9, not wrong, True, 50.0 if own else 1.0) for own, wrong in drawn]
-            for sampled in certified:
-                found = certify({"a": CategoryEvidence(rows(60, 0), exam, sampled=sampled)})["a"]
-                certified[sampled] += found.threshold is not None
-        assert certified[True] / 400 <= 0.05
-        assert certified[False] / 400 > 0.05
-
 
 class TestLadder:
     def test_each_stricter_alpha_is_a_whole_certification_of_its_own(self) -> None:

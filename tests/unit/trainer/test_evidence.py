@@ -48,8 +48,9 @@ def item(
 def from_traffic(number: int, origin: str) -> ScoredRow:
     """A row that was sampled with a probability of 2 %."""
     plain = item(number)
-    provenance = replace(plain.row.example.provenance, origin=origin, propensity=0.02)
-    return replace(plain, row=replace(plain.row, example=replace(plain.row.example, provenance=provenance)))
+    provenance = replace(plain.row.example.provenance, origin=origin, source="gateway", propensity=0.02)
+    example = replace(plain.row.example, provenance=provenance)
+    return replace(plain, row=replace(plain.row, sequence=number, example=example))
 
 
 def release(threshold: float | None) -> Release:
@@ -100,8 +101,12 @@ def test_evidence_is_grouped_by_what_the_router_predicts() -> None:
 
 
 def test_audits_are_no_evidence_and_what_was_explored_weighs_like_any_forwarded_row() -> None:
-    exam = [item(1), from_traffic(2, "explore"), from_traffic(3, "audit"), from_traffic(4, "dataset")]
+    exam = [item(1), from_traffic(2, "explore"), from_traffic(3, "audit"), from_traffic(4, "teacher")]
     evidence = gather_evidence([item()], exam, prefilter=0.5, limits=LIMITS)["a"]
+    # What was forwarded from the first audit on is what the student would not answer.
+    assert [row.weight for row in evidence.exam] == [1.0, 1.0]
+    other = [replace(row, row=replace(row.row, category="b")) for row in exam[2:3]]
+    evidence = gather_evidence([item()], [*exam[:2], *other, exam[3]], prefilter=0.5, limits=LIMITS)["a"]
     assert [row.weight for row in evidence.exam] == [1.0, 1.0, 50.0]
 
 
