@@ -20,8 +20,11 @@ LISTED_ROWS = 250
 EXAM_ROWS = 1000
 
 
-# Found on dev rows (`learning_tune.py`; DESIGN.md, decisions 57, 63 and 72).
-WELL = ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "soup=3")
+# Found on dev rows (`learning_tune.py`; DESIGN.md, decisions 57, 63, 72 and 75).
+WELL = (
+    *("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "soup=3"),
+    *("computed=24", "max_rows_per_batch=320"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,13 +28,14 @@ from learning_arms import NARROW  # noqa: E402
 from learning_greedy import Greedy  # noqa: E402
 from learning_rows import Told, ranked_share  # noqa: E402
 from shammah_chassis.grading import grade  # noqa: E402
+from shammah_chassis.text import normalise_query  # noqa: E402
 from shammah_generator.chat import END, encode_prompt, encode_text, find_control, load_tokenizer  # noqa: E402
 from shammah_trainer.ledger import LedgerRow  # noqa: E402
 from shammah_trainer.offline.study import read_study  # noqa: E402
 from shammah_trainer.offline.teach import STUDY_HYPER, change_hyper  # noqa: E402
 from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
-from shammah_trainer.training_rows import balance_rows, encode_rows, vary_rows  # noqa: E402
+from shammah_trainer.training_rows import balance_rows, compute_rows, encode_rows, vary_rows  # noqa: E402
 
 WORDS = ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1")
 WAYS: dict[str, tuple[str, ...]] = {
@@ -53,6 +54,10 @@ WAYS: dict[str, tuple[str, ...]] = {
     "words_again": (*WORDS, "seed=1"),
     "words_small": (*WORDS, "max_rows_per_batch=64", "learning_rate=0.0003"),
     "words_slow": (*WORDS, "learning_rate=0.0002"),
+    "computed": (*WORDS, "computed=8"),
+    "computed_more": (*WORDS, "computed=24"),
+    "computed_large": (*WORDS, "computed=24", "max_rows_per_batch=320"),
+    "computed_most": (*WORDS, "computed=40", "max_rows_per_batch=384", "learning_rate=0.0005"),
     "words_long": ("epochs=8", "balance=0.5", "variants=7", "word_dropout=0.1"),
 }
 LIMIT = 320
@@ -68,6 +73,8 @@ class Tuner:
         found = read_study(study)
         self.tokenizer = load_tokenizer(base / "tokenizer.json")
         self.rows, self.judges = found.plan.train[: rows or None], found.plan.judges
+        asked = [*self.judges, *found.rows("test")]
+        self.taken = {normalise_query(row.example.query_text) for row in asked}
         self.dev = [row for row in found.plan.dev if row.example.grader != "unit_tests"][: rows or None]
         self.dev_sft = encode_rows(self.dev, self.tokenizer)
         self.student: Student = load_student(base, device=torch.device(device))
@@ -99,7 +106,14 @@ class Tuner:
             seed=hyper.seed,
             judges=self.judges,
         )
-        rows = balance_rows(encode_rows(self.rows, self.tokenizer, variants=varied), hyper.balance)
+        turns = max(1, hyper.epochs)
+        further = compute_rows(self.rows, count=hyper.computed, turns=turns, seed=hyper.seed, taken=self.taken)
+        rows = encode_rows(
+            [*self.rows, *(made.row for made in further)],
+            self.tokenizer,
+            variants=[*varied, *(made.variants for made in further)],
+        )
+        rows = balance_rows(rows, hyper.balance)
         self.student.model.train()
         fine_tune(self.student, rows, self.dev_sft[:64], hyper=hyper)
         return time.monotonic() - started

@@ -49,6 +49,7 @@ class TrainerSettings(ServiceSettings):
     )
     sft_variants: int = Field(0, ge=0, le=100, description="Variants of a row that take turns with it; see SftHyper.")
     sft_word_dropout: float = Field(0.0, ge=0, lt=1, description="Share of words that variants of label rows miss.")
+    sft_computed: int = Field(0, ge=0, le=100, description="Rows computed from each that a formula explains.")
     sft_dev_checks: int = Field(0, ge=0, description="Times that the dev loss is looked at, to stop early; 0: never.")
     sft_save_seconds: float = Field(60.0, ge=0, description="How often a training saves where it could be taken up.")
     sft_seed: int = Field(0, ge=0, description="Seed of the fine-tuning.")
@@ -109,6 +110,7 @@ class TrainerSettings(ServiceSettings):
             kept=0.0 if self.sft_lora_rank else self.sft_kept,
             variants=self.sft_variants,
             word_dropout=self.sft_word_dropout,
+            computed=self.sft_computed,
             dev_checks=self.sft_dev_checks,
             save_seconds=self.sft_save_seconds,
         )

@@ -35,6 +35,8 @@ class SftHyper:
     `variants`: at most so many of a row whose response copies values out of its query, with other values (see
     `substitution`), or, with a `word_dropout` above 0, of a row that is answered by a label, each word left out with
     that probability; the row and they take turns, one each epoch.
+    `computed`: so many further rows of each whose answer follows from the numbers of its query, with other numbers in
+    each epoch (see `computed_examples`).
     `soup`: so many trainings from the same start by other seeds, whose weights are averaged.
     Where old rows are recalled: `anchor` draws the weights back to those that the run started from, each step by the
     share learning rate x `anchor`; of these, the result keeps the share `kept` (both are interpolated), or the best by
@@ -66,6 +68,7 @@ class SftHyper:
     balance: float = 0.0
     variants: int = 0
     word_dropout: float = 0.0
+    computed: int = 0
     soup: int = 1
     anchor: float = 0.0
     kept: float = 0.0
@@ -111,7 +114,7 @@ def check_hyper(hyper: SftHyper) -> None:
         InvalidInputError: a value is out of its range; the message names it.
     """
     least = {"epochs": 0, "batch_tokens": 1, "max_rows_per_batch": 1, "max_tokens": 2, "accumulate": 1, "dev_checks": 0}
-    least |= {"patience": 1, "soup": 1, "variants": 0, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
+    least |= {"patience": 1, "soup": 1, "variants": 0, "computed": 0, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
     for name, bound in least.items():
         if getattr(hyper, name) < bound:
             raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {bound} or more")

@@ -11,10 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from shammah_chassis.text import normalise_query
 from shammah_generator.chat import encode_prompt, load_tokenizer
 from shammah_generator.model import TOKENIZER_NAME
 from tokenizers import Tokenizer
 
+from shammah_trainer.batches import SftRow
 from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.export_generator import PARITY_PROMPTS, check_parity, compute_expected, export_generator
 from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens
@@ -27,7 +29,7 @@ from shammah_trainer.round_plan import RoundPlan
 from shammah_trainer.sft import Resume, SftHyper, SftResult
 from shammah_trainer.soup import fine_tune_soup
 from shammah_trainer.student import Student, load_student
-from shammah_trainer.training_rows import balance_rows, encode_rows, vary_rows
+from shammah_trainer.training_rows import balance_rows, compute_rows, encode_rows, vary_rows
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
 
@@ -68,7 +70,8 @@ class GeneratorTask:
 
     `check_behind`: the exported graph is checked in a thread, and the caller waits for it (`LearnedGenerator.confirm`).
     `written` is told when the files that a model is loaded from are there. `filler`: processes that compile, if its
-    caller has begun them and closes them; else they are begun here, where the training is long enough.
+    caller has begun them and closes them; else they are begun here, where the training is long enough. `taken`:
+    normalised queries that no row made up here may have, beside those of the judging rows.
     """
 
     parent: Version
@@ -82,6 +85,7 @@ class GeneratorTask:
     check_behind: bool = False
     written: Callable[[Path], None] = lambda folder: None
     filler: CacheFiller | None = None
+    taken: frozenset[str] = frozenset()
 
 
 def learn_generator(task: GeneratorTask, phases: Phases) -> LearnedGenerator:
@@ -119,18 +123,7 @@ def _train(
     with phases.run("load", "loading the champion's generator"):
         student = load_student(task.parent.folder, device=task.device)
         tokenizer = load_tokenizer(task.parent.folder / TOKENIZER_NAME)
-        # An epoch recalls one old row for each new one: a user's share is of such an epoch.
-        epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
-        whole = cap_user_weights([row.example for row in rows], task.policy)
-        hyper = task.hyper
-        varied = vary_rows(
-            rows, count=hyper.variants, word_dropout=hyper.word_dropout, seed=hyper.seed, judges=task.plan.judges
-        )
-        encoded = [
-            encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
-            for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))
-        ]
-        train, replay = (balance_rows(part, task.hyper.balance) for part in encoded)
+        train, replay = _encode(task, tokenizer, new, rows)
         dev = encode_rows(task.plan.dev[:_DEV_ROWS], tokenizer)
     with phases.run("train", f"fine-tuning the generator on {len(rows)} rows") as advance:
         resume = Resume(task.resume_dir, task.parent.manifest.version) if task.resume_dir else None
@@ -145,6 +138,33 @@ def _train(
             filler=filler,
         )
     return student, tokenizer, result
+
+
+def _encode(
+    task: GeneratorTask, tokenizer: Tokenizer, new: Sequence[LedgerRow], rows: Sequence[LedgerRow]
+) -> tuple[list[SftRow], list[SftRow]]:
+    """Return the new rows, further ones that are computed from them behind, and those that are recalled."""
+    hyper = task.hyper
+    # An epoch recalls one old row for each new one: a user's share is of such an epoch.
+    epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
+    whole = cap_user_weights([row.example for row in rows], task.policy)
+    varied = vary_rows(
+        rows, count=hyper.variants, word_dropout=hyper.word_dropout, seed=hyper.seed, judges=task.plan.judges
+    )
+    encoded = [
+        encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
+        for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))
+    ]
+    taken = {normalise_query(row.example.query_text) for row in task.plan.judges} | task.taken if hyper.computed else ()
+    further = compute_rows(new, count=hyper.computed, turns=max(1, hyper.epochs), seed=hyper.seed, taken=taken)
+    encoded[0] += encode_rows(
+        [made.row for made in further],
+        tokenizer,
+        weights=[epoch[made.source] for made in further],
+        variants=[made.variants for made in further],
+    )
+    train, replay = (balance_rows(part, hyper.balance) for part in encoded)
+    return train, replay
 
 
 def _export(

@@ -6,8 +6,8 @@ It knows examples, the tokenizer and weights; no model, no batches and no round.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from shammah_chassis.examples import Example
@@ -16,11 +16,21 @@ from shammah_generator.chat import encode_examples
 from tokenizers import Tokenizer
 
 from shammah_trainer.batches import SftRow
+from shammah_trainer.computed_examples import compute_examples
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.substitution import vary
 from shammah_trainer.word_dropout import drop_words
 
 Variants = Sequence[tuple[Example, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherRow:
+    """A row that nobody taught: computed from the wording of the row at `source`; its `variants` take turns with it."""
+
+    source: int
+    row: LedgerRow
+    variants: tuple[Example, ...]
 
 
 def encode_rows(
@@ -66,6 +76,24 @@ def vary_rows(
         own or drop_words(example, count=count, chance=word_dropout, rng=rng, taken=taken)
         for own, example in zip(varied, examples, strict=True)
     ]
+
+
+def compute_rows(
+    rows: Sequence[LedgerRow], *, count: int, turns: int, seed: int, taken: Collection[str]
+) -> list[FurtherRow]:
+    """Return up to `count` further rows of each row whose answer is computed, with other numbers in each of `turns`.
+
+    `taken`: normalised queries that none of them may have.
+    """
+    if not count:
+        return []
+    made = compute_examples([row.example for row in rows], count=count * turns, seed=seed, taken=taken)
+    found = []
+    for source, (row, examples) in enumerate(zip(rows, made, strict=True)):
+        for start in range(0, len(examples), turns):
+            first, *others = examples[start : start + turns]
+            found.append(FurtherRow(source, replace(row, example=first), tuple(others)))
+    return found
 
 
 def balance_rows(rows: Sequence[SftRow], balance: float) -> list[SftRow]:

@@ -17,9 +17,11 @@ def settings(tmp_path: Path, **changes: object) -> TrainerSettings:
 
 def test_a_round_keeps_a_tenth_of_the_old_weights_and_varies_nothing_unless_told(tmp_path: Path) -> None:
     told = settings(tmp_path).round_settings("cpu").sft
-    assert (told.kept, told.variants, told.word_dropout) == (0.1, 0, 0.0)
-    told = settings(tmp_path, sft_kept=0.0, sft_variants=2, sft_word_dropout=0.1).round_settings("cpu").sft
-    assert (told.kept, told.variants, told.word_dropout) == (0.0, 2, 0.1)
+    assert (told.kept, told.variants, told.word_dropout, told.computed) == (0.1, 0, 0.0, 0)
+    told = (
+        settings(tmp_path, sft_kept=0.0, sft_variants=2, sft_word_dropout=0.1, sft_computed=3).round_settings("cpu").sft
+    )
+    assert (told.kept, told.variants, told.word_dropout, told.computed) == (0.0, 2, 0.1, 3)
 
 
 def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
@@ -29,7 +31,9 @@ def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
             check_hyper(SftHyper(lora_rank=4, **beside))
 
 
-@pytest.mark.parametrize("wrong", [{"sft_kept": 1.0}, {"sft_variants": -1}, {"sft_word_dropout": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"sft_kept": 1.0}, {"sft_variants": -1}, {"sft_computed": -1}, {"sft_word_dropout": 1.0}]
+)
 def test_what_is_out_of_its_range_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         settings(tmp_path, **wrong)

@@ -57,7 +57,9 @@ def test_two_processes_learn_what_one_learns_from_steps_twice_as_large(tiny_gene
     assert torch.isfinite(weights[1]["model.norm.weight"]).all()
 
 
-@pytest.mark.parametrize("given", [{"variants": 2}, {"word_dropout": 0.1}, {"balance": 0.5}, {"soup": 3}])
+@pytest.mark.parametrize(
+    "given", [{"variants": 2}, {"word_dropout": 0.1}, {"balance": 0.5}, {"computed": 1}, {"soup": 3}]
+)
 def test_what_only_rounds_do_is_refused(given: dict[str, float]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(given))):
         read_hyper(json.dumps(given))

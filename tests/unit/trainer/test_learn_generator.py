@@ -96,6 +96,35 @@ def test_labels_are_learned_with_words_left_out_where_the_hyper_says_so(
     assert task.out.joinpath(MANIFEST_NAME).is_file()
 
 
+def test_what_is_computed_is_learned_with_other_numbers_in_each_epoch(
+    task: GeneratorTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[SftRow] = []
+
+    def note(student: object, train: Sequence[SftRow], *_: object, **__: object) -> SftResult:
+        given.extend(train)
+        return SftResult(1.0, 1.0, 1, len(train), 0, 1, cut_short=False)
+
+    monkeypatch.setattr(learn_generator_module, "fine_tune_soup", note)
+    rows = tuple(
+        replace(
+            row,
+            example=replace(
+                row.example,
+                grader="numeric",
+                query=(Message("user", f"{number}37 + {number}.5"),),
+                response=f"{101 * number + 37}.5",
+            ),
+        )
+        for number, row in enumerate(task.plan.new, start=1)
+    )
+    run(replace(task, plan=replace(task.plan, new=rows), hyper=SftHyper(epochs=3, computed=2)))
+    assert len(given) == 3 * len(rows)
+    assert [len(row.others) for row in given] == [0] * len(rows) + [2] * 2 * len(rows)
+    texts = [other.ids for row in given for other in (row, *row.others)]
+    assert len(set(texts)) == len(texts)
+
+
 def test_processes_that_its_caller_began_come_to_the_training_which_ends_those_it_does_not_need(
     task: GeneratorTask,
 ) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from shammah_chassis.errors import ArtifactError, InvalidInputError
 from shammah_chassis.manifest import MANIFEST_NAME, load_json, read_manifest
+from shammah_chassis.text import normalise_query
 
 from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens, read_size
@@ -79,6 +80,7 @@ def teach(
         # On a GPU the whole training takes less time than a few saves of its state.
         resume_dir=out / "resume" if settings.device == "cpu" else None,
         filler=filler,
+        taken=frozenset(normalise_query(row.example.query_text) for row in study.rows("test")),
     )
     started = time.monotonic()
     learned = learn_generator(task, phases)
