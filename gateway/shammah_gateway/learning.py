@@ -160,10 +160,13 @@ class Learner:
             propensity=self._coins.explore_rate,
             fair=self._is_fair(query, told, trial, release),
         )
-        if trial.attempt is not None:
-            verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
-            self.monitor.add_exploration(example.category, verdict.good)
-        await self._record(example)
+        try:
+            if trial.attempt is not None:
+                verdict = await asyncio.to_thread(grade, trial.attempt.text, example)
+                self.monitor.add_exploration(example.category, verdict.good)
+        finally:
+            # A stop that cuts the grading short loses the verdict, not the answer that was paid for.
+            await self._record(example)
 
     def _is_fair(self, query: Query, told: TeacherAnswer, trial: Trial, release: Release | None) -> bool:
         """Whether the forwarded queries of this category are all that are asked: none is answered locally.
@@ -191,10 +194,10 @@ class Learner:
     async def _record(self, example: Example) -> None:
         try:
             await self._sink.record(example.provenance.origin, [example])
-        except ShammahError as error:
+        except (ShammahError, OSError) as error:
             # The user has an answer; that nothing can be learned now is for status, not for the user.
             self.monitor.lost_examples += 1
-            _log.error("an example could not be kept: %s", error.message)
+            _log.error("an example could not be kept: %s", error)
 
     def _start(self, work: Coroutine[Any, Any, None], kind: str) -> bool:
         """Run in the background; returns False when too much runs there already."""

@@ -31,6 +31,8 @@ class Recorder:
         self._spool = spool
         self._consent = consent
         self._task: asyncio.Task[None] | None = None
+        # The bus is connected and takes nothing: no user waits for it again until it has taken something.
+        self._hangs = False
         self.warning = ""
 
     @property
@@ -69,9 +71,10 @@ class Recorder:
         try:
             # The bus has more patience than a user: what it does not take soon is as safe on disk. If it took it
             # after all, the second copy has the same message id.
-            async with asyncio.timeout(PUBLISH_SECONDS if self._bus.connected else 0.0):
+            async with asyncio.timeout(PUBLISH_SECONDS if self._bus.connected and not self._hangs else 0.0):
                 await self._bus.publish_envelope(source, envelope)
         except (UnavailableError, StorageFullError, TimeoutError) as error:
+            self._hangs = self._bus.connected and isinstance(error, TimeoutError)
             self.warning = f"examples are spooled: {error or 'the event bus is away'}"
             await self._spool.append(source, envelope)
             return True
@@ -84,8 +87,8 @@ class Recorder:
                 continue
             try:
                 sent = await self._spool.drain(self._bus.publish_envelope)
-            except ShammahError as error:
-                self.warning = f"examples are spooled: {error.message}"
+            except (ShammahError, OSError) as error:
+                self.warning = f"examples are spooled: {error}"
             else:
-                self.warning = ""
+                self._hangs, self.warning = False, ""
                 _log.info("the bus is back: %d spooled envelopes sent", sent)

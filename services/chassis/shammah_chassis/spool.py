@@ -12,9 +12,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shammah_chassis.atomic import fsync_folder, storage_errors, sweep_aside, write_new
 from shammah_chassis.errors import InvalidInputError, StorageFullError
@@ -75,9 +76,8 @@ class Spool:
                     f"the spool holds {used} of {self._max_bytes} bytes; {len(record)} more do not fit"
                 )
             name = f"{self._next:020d}{_SUFFIX}"
-            await asyncio.to_thread(self._write, self._folder / name, record)
             self._next += 1
-            self._sizes[name] = len(record)
+            await _finish(self._keep(name, record))
 
     async def drain(self, publish: Publish) -> int:
         """Send what waits, oldest first, and return how many records were sent.
@@ -90,17 +90,18 @@ class Spool:
         async with self._draining:
             while self._sizes:
                 name = min(self._sizes)
-                record = await asyncio.to_thread((self._folder / name).read_bytes)
+                record = await self._read(name)
+                if record is None:
+                    continue
                 try:
                     source, data = _decode(record)
                     await publish(source, Envelope.decode(data))
                 except InvalidInputError as error:
                     _LOG.error("spool: record %s is set aside: %s", name, error)
-                    await asyncio.to_thread(self._set_aside, name)
+                    await _finish(self._give_up(name, self._set_aside))
                 else:
                     sent += 1
-                    await asyncio.to_thread(self._remove, name)
-                del self._sizes[name]
+                    await _finish(self._give_up(name, self._remove))
         return sent
 
     async def take_out(self, matches: Callable[[Example], bool]) -> int:
@@ -112,7 +113,9 @@ class Spool:
         taken = 0
         async with self._draining:
             for name in sorted(self._sizes):
-                record = await asyncio.to_thread((self._folder / name).read_bytes)
+                record = await self._read(name)
+                if record is None:
+                    continue
                 try:
                     source, data = _decode(record)
                     examples = Envelope.decode(data).examples
@@ -123,10 +126,26 @@ class Spool:
                     continue
                 if kept:
                     await self.append(source, Envelope(kept))
-                await asyncio.to_thread(self._remove, name)
-                del self._sizes[name]
+                await _finish(self._give_up(name, self._remove))
                 taken += len(examples) - len(kept)
         return taken
+
+    async def _keep(self, name: str, record: bytes) -> None:
+        await asyncio.to_thread(self._write, self._folder / name, record)
+        self._sizes[name] = len(record)
+
+    async def _read(self, name: str) -> bytes | None:
+        """Return a record that waits; None if somebody took it away, then it waits no more."""
+        try:
+            return await asyncio.to_thread((self._folder / name).read_bytes)
+        except FileNotFoundError:
+            _LOG.error("spool: record %s is gone", name)
+            self._sizes.pop(name, None)
+            return None
+
+    async def _give_up(self, name: str, remove: Callable[[str], None]) -> None:
+        await asyncio.to_thread(remove, name)
+        self._sizes.pop(name, None)
 
     def _write(self, path: Path, record: bytes) -> None:
         with storage_errors("the spool"):
@@ -142,6 +161,21 @@ class Spool:
         os.replace(self._folder / name, target / name)
         fsync_folder(target)
         fsync_folder(self._folder)
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for what a thread does to the folder and what is noted of it, also where the caller has no time left.
+
+    A thread can't be called back: were its end not noted, the folder and what is known of it would differ.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOG.warning("spool: %s", error)
+        raise
 
 
 def _encode(source: str, data: bytes) -> bytes:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,63 @@ async def test_what_is_taken_out_is_gone_and_its_neighbours_are_sent(tmp_path: P
         "question untouched",
     }
     assert await spool.take_out(lambda row: True) == 0
+
+
+async def cancel_midway(work: asyncio.Task[object], gate: threading.Event) -> None:
+    """Cancel a task while its thread is held by `gate`, and let the thread end."""
+    await asyncio.sleep(0.05)
+    work.cancel()
+    await asyncio.sleep(0.05)
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+
+
+async def test_an_append_that_its_caller_gives_up_is_whole_and_the_next_ones_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, gate = Spool(tmp_path / "spool", ROOM), threading.Event()
+    write = spool._write
+
+    def hold(path: Path, record: bytes) -> None:
+        gate.wait(5)
+        write(path, record)
+
+    monkeypatch.setattr(spool, "_write", hold)
+    await cancel_midway(asyncio.create_task(spool.append("teacher", envelope("first"))), gate)
+    await spool.append("teacher", envelope("second"))
+    receiver = Receiver()
+    assert await spool.drain(receiver) == 2
+    assert [sent.examples[0].query_text for _, sent in receiver.got] == ["question first", "question second"]
+
+
+@pytest.mark.parametrize("how", ["drain", "take_out"])
+async def test_a_removal_that_is_given_up_leaves_nothing_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    spool, gate = Spool(tmp_path / "spool", ROOM), threading.Event()
+    for index in range(3):
+        await spool.append("teacher", envelope(str(index)))
+    remove = spool._remove
+
+    def hold(name: str) -> None:
+        gate.wait(5)
+        remove(name)
+
+    monkeypatch.setattr(spool, "_remove", hold)
+    receiver = Receiver()
+    work = spool.drain(receiver) if how == "drain" else spool.take_out(lambda row: row.query_text == "question 0")
+    await cancel_midway(asyncio.create_task(work), gate)  # type: ignore[arg-type]
+    assert spool.pending() == 2
+    later = Receiver()
+    assert await spool.drain(later) == 2
+    assert [sent.examples[0].query_text for _, sent in later.got] == ["question 1", "question 2"]
+
+
+async def test_a_record_that_somebody_removed_holds_nothing_up(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool", ROOM)
+    for index in range(2):
+        await spool.append("teacher", envelope(str(index)))
+    min((tmp_path / "spool").glob("*.envelope")).unlink()
+    assert await spool.drain(Receiver()) == 1
+    assert spool.pending() == 0
