@@ -70,6 +70,8 @@ class MixDrift:
                 [self.window[name] for name in names], [float(self.reference[name]) for name in names]
             )
             self.drifted = judge(self.index, bins=len(names), sizes=(MIX_WINDOW, MIX_WINDOW), before=self.drifted)
+        else:  # one category then as now
+            self.index, self.drifted = 0.0, False
         self.window = Counter()
 
 

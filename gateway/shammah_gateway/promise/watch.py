@@ -11,14 +11,15 @@ keeps its promise is ever withdrawn. It knows no transport; what it knows outliv
 from __future__ import annotations
 
 import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shammah_chassis.releases import Release
 
-from shammah_gateway.promise.book import PromiseBook
-from shammah_gateway.promise.drift import MixDrift, ScoreDrift
+from shammah_gateway.promise.book import RELEASES, Kept, PromiseBook
+from shammah_gateway.promise.drift import MIX_WINDOW, MixDrift, ScoreDrift
 from shammah_gateway.promise.evidence import Evidence, audits_to_notice
 
 TIGHTER = 0.5
@@ -40,10 +41,11 @@ class CategoryWatch:
 
 @dataclass(slots=True)
 class _Watched:
-    """One release under watch."""
+    """One release under watch: `since` it first served, and `began` in this process, in seconds of the epoch."""
 
     release: Release
     since: float
+    began: float
     evidence: dict[str, Evidence] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
     scores: dict[str, ScoreDrift] = field(default_factory=dict)
@@ -56,14 +58,26 @@ class _Watched:
         certified = sum(policy.threshold is not None for policy in self.release.categories.values())
         return self.release.delta / max(1, certified)
 
+    def keep(self) -> Kept:
+        """Return what outlives a restart."""
+        full = self.mix.reference.total() >= MIX_WINDOW
+        return Kept(
+            since=self.since,
+            evidence=self.evidence,
+            withdrawn=self.withdrawn,
+            drifted={name: drift.index for name, drift in self.scores.items() if drift.drifted},
+            mix=dict(self.mix.reference) if full else {},
+            mix_drift=self.mix.index if self.mix.drifted else 0.0,
+        )
+
 
 class PromiseWatch:
-    """Watches one release at a time; another one begins a new watch."""
+    """Watches every release that is asked for; what is known of one is read before it may serve."""
 
     def __init__(self, book: PromiseBook, *, now: Callable[[], float] = time.time) -> None:
         self._book = book
         self._now = now
-        self._watched: _Watched | None = None
+        self._watched: OrderedDict[str, _Watched] = OrderedDict()
 
     def threshold(self, release: Release, category: str, alpha: float = 0.0) -> float | None:
         """Return the least quality that may be served now (see `Release.threshold_of`); None: forward."""
@@ -81,7 +95,12 @@ class PromiseWatch:
 
     def note_query(self, release: Release, category: str) -> None:
         """Count a query that the champion's router has seen; `release` is the champion."""
-        self._watch(release).mix.add(category)
+        watched = self._watch(release)
+        known = watched.mix.reference.total(), watched.mix.drifted
+        watched.mix.add(category)
+        filled = known[0] < MIX_WINDOW <= watched.mix.reference.total()
+        if filled or watched.mix.drifted != known[1]:
+            self._book.write(release.id, watched.keep())
 
     def note_score(self, release: Release, category: str, quality: float, *, served: bool) -> None:
         """Count the quality of a response of the champion that came as far as the threshold."""
@@ -91,19 +110,23 @@ class PromiseWatch:
             return
         if category not in watched.scores:
             watched.scores[category] = ScoreDrift(policy.score_edges, policy.score_counts)
-        watched.scores[category].add(quality)
+        drift = watched.scores[category]
+        known = drift.drifted
+        drift.add(quality)
+        if drift.drifted != known:
+            self._book.write(release.id, watched.keep())
         watched.served[category] = watched.served.get(category, 0) + served
 
     def note_audit(self, release: str, category: str, good: bool | None) -> None:
-        """Count a graded audit of a local answer of `release`; one of another release, or ungraded, is no evidence."""
-        watched = self._watched
-        if watched is None or watched.release.id != release or good is None:
+        """Count a graded audit of a local answer of `release`; of a release unknown, or ungraded, it is none."""
+        watched = self._watched.get(release)
+        if watched is None or good is None:
             return
         evidence = watched.evidence.setdefault(category, Evidence())
         evidence.add(bad=not good, alpha=watched.release.alpha)
         if evidence.is_breached(watched.level):
             watched.withdrawn.add(category)
-        self._book.write(watched.release.id, watched.since, watched.evidence, watched.withdrawn)
+        self._book.write(release, watched.keep())
 
     def describe(self, release: Release, category: str, *, audit_rate: float) -> CategoryWatch:
         """Return what is known of a category of the champion."""
@@ -111,7 +134,7 @@ class PromiseWatch:
         evidence = watched.evidence.get(category, Evidence())
         drift = watched.scores.get(category)
         needed = audits_to_notice(alpha=release.alpha, level=watched.level)
-        audits_per_second = audit_rate * watched.served.get(category, 0) / max(1.0, self._now() - watched.since)
+        audits_per_second = audit_rate * watched.served.get(category, 0) / max(1.0, self._now() - watched.began)
         return CategoryWatch(
             state=self._state(release, category),
             audits=evidence.audits,
@@ -155,18 +178,30 @@ class PromiseWatch:
         return min(wanted, TIGHTER * release.alpha) if self._is_doubtful(release, category) else asked
 
     def _is_doubtful(self, release: Release, category: str) -> bool:
-        watched = self._watched
-        if watched is None or watched.release.id != release.id:
-            return False
+        watched = self._watch(release)
         drift = watched.scores.get(category)
         return watched.mix.drifted or (drift is not None and drift.drifted)
 
     def _is_withdrawn(self, release: Release, category: str) -> bool:
-        watched = self._watched
-        return watched is not None and watched.release.id == release.id and category in watched.withdrawn
+        return category in self._watch(release).withdrawn
 
     def _watch(self, release: Release) -> _Watched:
-        if self._watched is None or self._watched.release.id != release.id:
-            kept = self._book.read(release.id)
-            self._watched = _Watched(release, kept.since or self._now(), kept.evidence, kept.withdrawn)
-        return self._watched
+        watched = self._watched.get(release.id)
+        if watched is None:
+            watched = _begin(release, self._book.read(release.id), now=self._now())
+            self._watched[release.id] = watched
+            while len(self._watched) > RELEASES:
+                self._watched.popitem(last=False)
+        self._watched.move_to_end(release.id)
+        return watched
+
+
+def _begin(release: Release, kept: Kept, *, now: float) -> _Watched:
+    """Go on watching a release where it was left."""
+    scores = {
+        name: ScoreDrift(policy.score_edges, policy.score_counts, drifted=True, index=kept.drifted[name])
+        for name, policy in release.categories.items()
+        if name in kept.drifted
+    }
+    mix = MixDrift(Counter(kept.mix), drifted=kept.mix_drift > 0, index=kept.mix_drift)
+    return _Watched(release, kept.since or now, now, kept.evidence, kept.withdrawn, scores, mix=mix)

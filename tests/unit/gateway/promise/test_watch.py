@@ -101,7 +101,7 @@ def test_a_stricter_wish_than_the_tightened_one_is_kept(path: Path) -> None:
 
 
 def test_status_says_how_long_a_breach_would_take_to_notice(path: Path) -> None:
-    times = iter([1000.0, *[4600.0] * 50])
+    times = iter([1000.0, *[4600.0] * 5000])
     watch, release = PromiseWatch(PromiseBook(path), now=lambda: next(times)), make_release()
     for _ in range(100):
         watch.note_score(release, "spam", 0.9, served=True)
@@ -117,3 +117,79 @@ def test_a_damaged_book_starts_anew(path: Path) -> None:
     watch = watch_at(path)
     watch.note_query(release, "spam")
     assert watch.threshold(release, "spam") == 0.5
+
+
+def test_a_broken_promise_is_known_before_the_first_query_after_a_restart(path: Path) -> None:
+    release = make_release()
+    audit(watch_at(path), release, good=20, bad=10)
+    again = watch_at(path)
+    assert again.threshold(release, "spam") is None
+    assert again.reason(release, "spam") == "withdrawn"
+
+
+def test_a_rollback_serves_nothing_that_was_withdrawn(path: Path) -> None:
+    watch, bad, newer = watch_at(path), make_release(), make_release("01J0000000000000000000000B")
+    audit(watch, bad, good=20, bad=10)
+    audit(watch, newer, good=30, bad=0)
+    assert watch.threshold(newer, "spam") == 0.5
+    for seen in (watch, watch_at(path)):
+        assert seen.threshold(bad, "spam") is None
+        assert "10 of 30" in seen.alarms(bad)[0]
+        assert seen.describe(newer, "spam", audit_rate=0.02).audits == 30
+
+
+def test_drift_outlives_a_restart_and_its_reference_is_not_taken_from_what_drifted(path: Path) -> None:
+    watch, release = watch_at(path), make_release(plain=CategoryPolicy(threshold=0.6))
+    for name in ["spam"] * MIX_WINDOW + ["plain"] * MIX_WINDOW:
+        watch.note_query(release, name)
+    again = watch_at(path)
+    assert again.threshold(release, "spam") == 0.8
+    for _ in range(3 * MIX_WINDOW):
+        again.note_query(release, "plain")
+    assert again.threshold(release, "spam") == 0.8
+    assert "mix of queries" in again.alarms(release)[0]
+    for _ in range(MIX_WINDOW):
+        again.note_query(release, "spam")
+    assert again.threshold(release, "spam") == 0.5
+    assert watch_at(path).threshold(release, "spam") == 0.5
+
+
+def test_drifted_scores_outlive_a_restart(path: Path) -> None:
+    watch, release = watch_at(path), make_release()
+    for _ in range(SCORE_WINDOW):
+        watch.note_score(release, "spam", 0.05, served=False)
+    again = watch_at(path)
+    assert again.threshold(release, "spam") == 0.8
+    assert again.describe(release, "spam", audit_rate=0.02).state == "tightened"
+
+
+def test_a_book_of_one_release_as_it_was_is_read(path: Path) -> None:
+    release = make_release()
+    entry = '{"audits": 30, "bad": 10, "logs": [3.0, 5.0, 8.0, 9.0]}'
+    path.write_text(
+        f'{{"release": "{release.id}", "since": 1, "categories": {{"spam": {entry}}}, "withdrawn": ["spam"]}}'
+    )
+    assert watch_at(path).threshold(release, "spam") is None
+
+
+def test_how_long_a_breach_would_take_counts_what_this_process_served(path: Path) -> None:
+    release = make_release()
+    watch = PromiseWatch(PromiseBook(path), now=lambda: 1000.0)
+    audit(watch, release, good=5, bad=0)
+    times = iter([1_000_000.0, *[1_003_600.0] * 5000])
+    again = PromiseWatch(PromiseBook(path), now=lambda: next(times))
+    for _ in range(100):
+        again.note_score(release, "spam", 0.9, served=True)
+    seen = again.describe(release, "spam", audit_rate=0.5)
+    assert seen.seconds_to_notice == pytest.approx(seen.audits_to_notice / 50 * 3600)
+
+
+def test_only_the_last_releases_are_kept(path: Path) -> None:
+    watch = watch_at(path)
+    names = [f"01J00000000000000000000{number:03d}" for number in range(20)]
+    for name in names:
+        audit(watch, make_release(name), good=0, bad=30)
+    again = watch_at(path)
+    assert again.threshold(make_release(names[-1]), "spam") is None
+    assert again.threshold(make_release(names[8]), "spam") is None
+    assert again.threshold(make_release(names[7]), "spam") == 0.5
