@@ -18,6 +18,8 @@ from shammah_gateway.retention import collect_garbage
 
 CHECKPOINT_QUERIES = 100
 LOOK_SECONDS = 5.0
+CLEAR_SECONDS = 300.0
+"""Rounds whose release was not taken leave versions too: a store is cleared also while the champion stays."""
 _log = logging.getLogger(__name__)
 
 
@@ -72,16 +74,18 @@ class Housekeeper:
             await collect_garbage(self._store, self._releases.desired, self._releases.wanted)
 
     async def _run(self) -> None:
-        cleared = ""
+        cleared, due = "", 0.0
         while True:
             try:
                 if self._monitor.queries - self._at >= CHECKPOINT_QUERIES:
                     self._at = self._monitor.queries
                     await self.take_checkpoint(f"after {self._at} queries")
                 release = self._releases.champion()
-                if release is not None and release.id != cleared:
+                if release is not None and (release.id != cleared or time.monotonic() >= due):
                     await self.clear()
-                    cleared = release.id
+                    cleared, due = release.id, time.monotonic() + CLEAR_SECONDS
             except ShammahError as error:
                 _log.warning("housekeeping: %s", error.message)
+            except Exception:  # whatever it was this time, later ones must be looked after
+                _log.exception("housekeeping failed")
             await self._releases.changed.wait(LOOK_SECONDS)

@@ -130,7 +130,8 @@ class ReleaseController:
         champion = await self._keys.require_champion()
         target = release or default_rollback(champion)
         if not target:
-            raise PreconditionError(f"there is no release before {champion.release}")
+            listed = ", ".join((*champion.previous, *champion.pinned)) or "none"
+            raise PreconditionError(f"no release before {champion.release} is kept; name one to go to: {listed}")
         found = await self.find(target)
         if target not in (champion.release, *champion.previous, *champion.pinned):
             listed = ", ".join((*champion.previous, *champion.pinned)) or "none"
@@ -165,7 +166,12 @@ class ReleaseController:
         before = await self._keys.require_champion()
         if before.release == target.id and self._current is not None and self._current.id == target.id:
             return target.id, before.previous[0] if before.previous else ""
-        await self._hold(target)
+        try:
+            await self._hold(target)
+        except asyncio.CancelledError:
+            # Whoever ordered it has left: no pod need hold it any longer.
+            await asyncio.shield(self._settle(await self._keys.require_champion(), drop=""))
+            raise
         champion = await self._keys.change_champion(lambda now: promoted(now, target.id, time.time(), reason))
         await self._serve(champion)
         # An order ends the trial of a candidate: it was judged against the champion that has just been left.
@@ -258,6 +264,9 @@ class ReleaseController:
             except ShammahError as error:
                 self.warning = f"releases: {error.message}"
                 _log.warning("%s", self.warning)
+            except Exception as error:  # the releases after this one must be followed too
+                self.warning = f"releases: {error}"
+                _log.exception("following the releases failed")
             await self._pods.changed.wait(RECONCILE_SECONDS)
 
 

@@ -7,6 +7,7 @@ publishing right now (versions first, release last) can be taken away. It does n
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from shammah_chassis.artifacts import ArtifactStore
 from shammah_chassis.errors import ArtifactError, NotFoundError
@@ -15,6 +16,8 @@ from shammah_chassis.releases import Champion, Release, Wanted
 
 from shammah_gateway.transitions import KEPT
 
+CHECKPOINTS = 20
+"""So many of a release are kept: one is taken every 100 queries, for as long as it serves."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,10 +53,21 @@ async def collect_garbage(store: ArtifactStore, champion: Champion, wanted: Want
     # What an unreadable release that is kept uses, nobody knows.
     for role, version in sorted(unused - used) if keep <= releases.keys() else ():
         await store.delete_version(role, version)
-    checkpoints = await store.list_checkpoints()
-    for checkpoint in checkpoints:
-        if checkpoint.release not in keep:
-            await store.delete_checkpoint(checkpoint.id)
+    await _clear_checkpoints(store, keep)
     if gone:
         _log.info("removed %d releases from the store: %s", len(gone), ", ".join(gone))
     return gone
+
+
+async def _clear_checkpoints(store: ArtifactStore, keep: set[str]) -> None:
+    """Keep the newest checkpoints of each release that stays (their ids are ULIDs)."""
+    try:
+        checkpoints = await store.list_checkpoints()
+    except ArtifactError as error:
+        _log.warning("checkpoints stay, one can't be read: %s", error.message)
+        return
+    counts: Counter[str] = Counter()
+    for checkpoint in sorted(checkpoints, key=lambda one: one.id, reverse=True):
+        counts[checkpoint.release] += 1
+        if checkpoint.release not in keep or counts[checkpoint.release] > CHECKPOINTS:
+            await store.delete_checkpoint(checkpoint.id)

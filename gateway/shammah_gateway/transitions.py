@@ -26,9 +26,8 @@ def settled(champion: Champion, candidate: str) -> Wanted:
 
 
 def default_rollback(champion: Champion) -> str:
-    """Return the newest earlier release that is older than the champion (ids are ULIDs), else the last that served.
+    """Return the newest earlier release that is older than the champion (ids are ULIDs); "" where none is left.
 
-    So a second rollback goes further back, and not forth again to what was just left.
+    So a second rollback goes further back, and never forth again to what was just left.
     """
-    older = [name for name in champion.previous if name < champion.release]
-    return max(older, default="") or (champion.previous[0] if champion.previous else "")
+    return max((name for name in champion.previous if name < champion.release), default="")

@@ -156,6 +156,8 @@ async def test_rollback_goes_back_at_once_and_a_second_one_further(cluster: Clus
         # Not held any more: it is fetched again first.
         assert await controller.rollback() == (first.id, second.id)
         assert serves(controller, first)
+        with pytest.raises(PreconditionError, match=second.id):
+            await controller.rollback()
         assert await controller.rollback(third.id) == (third.id, first.id)
 
 
@@ -192,6 +194,21 @@ async def test_an_order_is_given_up_when_a_role_has_no_pod(cluster: Cluster, bus
         with pytest.raises(UnavailableError):
             await controller.promote(target.id)
         assert (await read_champion(bus)).release == first.id
+
+
+async def test_what_nobody_waits_for_any_more_is_not_held(cluster: Cluster, bus: Bus) -> None:
+    first = await begin(cluster, bus)
+    async with run_controller(cluster, bus) as controller:
+        await until(lambda: serves(controller, first))
+        await cluster.services["validator"][0].stop()
+        target = await cluster.publish_release()
+        order = asyncio.create_task(controller.promote(target.id))
+        await asyncio.sleep(0.3)
+        order.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await order
+        await controller.reconcile()
+        assert target.id not in controller.wanted.releases
 
 
 async def test_two_gateways_agree_and_an_order_is_done_once(cluster: Cluster, bus: Bus) -> None:

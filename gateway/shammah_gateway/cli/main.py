@@ -33,6 +33,8 @@ app.add_typer(models, name="models")
 Files = Annotated[list[Path], typer.Argument(help="workload files: JSON lines, plain or .gz")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 ReleaseId = Annotated[str, typer.Argument(help="id of a release")]
+# A little more than a gateway waits until its pods hold a release (`hold_seconds`): it says why it gave up.
+ORDER_SECONDS = 330.0
 
 
 class State:
@@ -248,7 +250,9 @@ def releases(as_json: AsJson = False) -> None:
 def promote(release: ReleaseId, force: Annotated[bool, typer.Option(help="although the gate held it")] = False) -> None:
     """Make a release the champion."""
     request = gateway_pb2.PromoteReleaseRequest(release=release, force=force)
-    answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.PromoteRelease, request, timeout=120))
+    answer = run(
+        find_connection(State.data_dir), lambda c: c.call(c.stub.PromoteRelease, request, timeout=ORDER_SECONDS)
+    )
     out.print(f"champion {answer.champion}, before {answer.previous}")
 
 
@@ -257,7 +261,9 @@ def promote(release: ReleaseId, force: Annotated[bool, typer.Option(help="althou
 def rollback(release: Annotated[str, typer.Argument(help="default: the one before the champion")] = "") -> None:
     """Go back to an earlier release."""
     request = gateway_pb2.RollbackReleaseRequest(release=release)
-    answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.RollbackRelease, request, timeout=120))
+    answer = run(
+        find_connection(State.data_dir), lambda c: c.call(c.stub.RollbackRelease, request, timeout=ORDER_SECONDS)
+    )
     out.print(f"champion {answer.champion}, before {answer.previous}, {answer.seconds:.2f} s")
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from shammah_chassis.atomic import write_atomic
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.scopes import Caller
 
 from shammah_gateway.http.door import parse_object
@@ -113,12 +113,24 @@ class Reading:
 
 
 def _bound(body: bytes) -> tuple[tuple[str, ...], Usage]:
-    """Return the models of a batch and the most that it can be billed."""
+    """Return the models of a batch and the most that it can be billed.
+
+    Raises:
+        InvalidInputError: not a JSON object, or a row does not say how much it may be answered: no cap could be kept.
+    """
     requests = parse_object(body).get("requests")
     params = [row["params"] for row in requests or () if isinstance(row, dict) and isinstance(row.get("params"), dict)]
     models = tuple(dict.fromkeys(str(row.get("model", "")) for row in params))
-    output = sum(row["max_tokens"] for row in params if isinstance(row.get("max_tokens"), int))
+    output = sum(_read_most(number, row.get("max_tokens")) for number, row in enumerate(params))
     return models, bound_usage(len(body), output, cached=b'"cache_control"' in body)
+
+
+def _read_most(number: int, most: object) -> int:
+    if isinstance(most, bool) or not isinstance(most, int) or most < 1:
+        raise InvalidInputError(
+            f"requests.{number}.params.max_tokens is {most!r}; allowed where spending is capped: a whole number above 0"
+        )
+    return most
 
 
 def _load(path: Path | None) -> list[str]:

@@ -82,7 +82,7 @@ def bound_usage(prompt_bytes: int, max_tokens: int, *, cached: bool = False) -> 
     `cached`: the request asks for cache writes, which cost more than plain input. Not bounded are files, threads and
     links, whose tokens are not in the request.
     """
-    prompt = prompt_bytes + _TEMPLATE_TOKENS
+    prompt, max_tokens = prompt_bytes + _TEMPLATE_TOKENS, max(0, max_tokens)
     if cached:
         return Usage(cache_write_1h=prompt, output_tokens=max_tokens)
     return Usage(input_tokens=prompt, output_tokens=max_tokens)

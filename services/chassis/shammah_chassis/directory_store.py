@@ -52,7 +52,7 @@ class DirectoryStore:
         path = self.root / "releases" / f"{release_id}.json"
         if not is_ulid(release_id) or not path.is_file():
             raise UnknownReleaseError(f"release {release_id!r} is not in the store {self.root}")
-        return parse_release(await asyncio.to_thread(path.read_text, "utf-8"))
+        return parse_release(await asyncio.to_thread(_read_text, path))
 
     async def list_releases(self) -> list[str]:
         """See `ArtifactStore.list_releases`."""
@@ -153,7 +153,7 @@ class DirectoryStore:
         found = []
         for name in self._ids("checkpoints"):
             try:
-                text = (self.root / "checkpoints" / f"{name}.json").read_text("utf-8")
+                text = _read_text(self.root / "checkpoints" / f"{name}.json")
             except FileNotFoundError:
                 continue  # deleted since it was listed
             found.append(parse_checkpoint(text))
@@ -175,3 +175,11 @@ class DirectoryStore:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             fsync_folder(path.parent)
+
+
+def _read_text(path: Path) -> str:
+    """Return the text of a file; ArtifactError when its bytes are none."""
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path.name} is damaged: {error}") from error

@@ -26,7 +26,8 @@ def test_wanted_is_champion_one_before_pins_and_candidate() -> None:
 
 def test_rollback_goes_to_the_newest_older_release() -> None:
     assert default_rollback(Champion("B", ("C", "A"))) == "A"
-    assert default_rollback(Champion("A", ("B", "C"))) == "B"
+    # Where nothing older is left, what was just rolled back is no way to go.
+    assert default_rollback(Champion("A", ("B", "C"))) == ""
     assert default_rollback(Champion("A")) == ""
 
 

@@ -68,3 +68,7 @@ def test_a_bound_is_no_less_than_a_token_for_each_byte() -> None:
     assert bound_usage(1000, 50).prompt_tokens >= 1000
     assert bound_usage(1000, 50).output_tokens == 50
     assert bound_usage(1000, 50, cached=True).cache_write_1h >= 1000
+
+
+def test_no_bound_is_below_nothing() -> None:
+    assert bound_usage(10, -(10**9)).output_tokens == 0

@@ -1,0 +1,77 @@
+"""What stays in the store, and that looking after it never ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from shammah_chassis.checkpoints import Checkpoint
+from shammah_chassis.directory_store import DirectoryStore
+from shammah_chassis.errors import ArtifactError
+from shammah_chassis.releases import Champion, Wanted
+from shammah_chassis.ulid import new_ulid
+from shammah_gateway import housekeeping
+from shammah_gateway.changes import Changes
+from shammah_gateway.housekeeping import Housekeeper
+from shammah_gateway.monitor import Monitor
+from shammah_gateway.retention import CHECKPOINTS, collect_garbage
+from support.gateway import make_release
+
+
+def checkpoint(release: str) -> Checkpoint:
+    return Checkpoint(new_ulid(), release, 0, 0)
+
+
+async def store_at(path: Path) -> tuple[DirectoryStore, str]:
+    store, release = DirectoryStore(path), replace(make_release(), id=new_ulid())
+    await store.publish_release(release)
+    return store, release.id
+
+
+async def test_only_the_newest_checkpoints_of_a_release_stay(tmp_path: Path) -> None:
+    store, name = await store_at(tmp_path)
+    made = [checkpoint(name) for _ in range(CHECKPOINTS + 15)]
+    for one in made:
+        await store.publish_checkpoint(one)
+    await collect_garbage(store, Champion(name), Wanted((name,)))
+    assert {one.id for one in await store.list_checkpoints()} == set(sorted(one.id for one in made)[15:])
+
+
+async def test_a_damaged_release_is_named_and_the_others_are_looked_after(tmp_path: Path) -> None:
+    store, name = await store_at(tmp_path)
+    bad = new_ulid()
+    (tmp_path / "releases" / f"{bad}.json").write_bytes(b"\xff\xfe broken")
+    with pytest.raises(ArtifactError, match="damaged"):
+        await store.get_release(bad)
+    assert await collect_garbage(store, Champion(name), Wanted((name,))) == []
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / f"{new_ulid()}.json").write_bytes(b"\xff")
+    assert await collect_garbage(store, Champion(name), Wanted((name,))) == []
+
+
+async def test_the_store_is_cleared_again_while_the_champion_stays_also_after_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(housekeeping, "CLEAR_SECONDS", 0.02)
+    release = make_release()
+    releases: Any = SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None)
+    keeper = Housekeeper(cast(Any, None), releases, Monitor())
+    calls = 0
+
+    async def clear() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ValueError("whatever it was")
+
+    monkeypatch.setattr(keeper, "clear", clear)
+    keeper.start()
+    async with asyncio.timeout(5):
+        while calls < 5:
+            await asyncio.sleep(0.01)
+    await keeper.close()
