@@ -187,9 +187,14 @@ class Learner:
         self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release | None
     ) -> None:
         fair = self._is_fair(query, told, trial, release)
-        await self._record(
-            make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name, fair=fair)
-        )
+        try:
+            example = make_example(query, answer, told, origin="teacher", trial=trial, teacher=self._name, fair=fair)
+        except ShammahError as error:
+            # Texts of strangers: what can't be kept (half of a surrogate pair, say) can be answered all the same.
+            self.monitor.lost_examples += 1
+            _log.warning("an answer is no example: %s", error.message)
+            return
+        await self._record(example)
 
     async def _record(self, example: Example) -> None:
         try:

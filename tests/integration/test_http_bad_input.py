@@ -186,3 +186,24 @@ class TestOtherRoutes:
         rows = [{"custom_id": "c", "params": request("claude-shammah-auto")}]
         response, body = await post(web, site, {"requests": rows}, "/v1/messages/batches")
         assert response.status == 400 and "name one of its own models" in error_of(body)[1]
+
+
+class TestHalfOfASurrogatePair:
+    """Half an emoji: JSON holds it, UTF-8 does not."""
+
+    async def test_it_is_forwarded_by_its_bytes_and_counted(self, web: aiohttp.ClientSession, site: Site) -> None:
+        before = site.bench.monitor.queries
+        for body in (
+            request("shammah-auto", messages=[{"role": "user", "content": "what is \ud83d"}]),
+            request("shammah-auto", system="you are \ud83d"),
+        ):
+            response, _ = await post(web, site, body)
+            assert response.status == 200
+            response, _ = await post(web, site, request())  # on the same connection
+            assert response.status == 200
+        assert site.bench.monitor.queries == before + 4
+
+    async def test_the_local_model_alone_can_not_read_it(self, web: aiohttp.ClientSession, site: Site) -> None:
+        body = request(model="shammah-local", messages=[{"role": "user", "content": "what is \ud83d"}])
+        response, told = await post(web, site, body)
+        assert response.status == 400 and "surrogate" in error_of(told)[1]

@@ -6,6 +6,7 @@ It knows parts only by their plan: nothing of what they do.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from itertools import groupby
 from typing import Any
 
 from shammah_chassis.atomic import write_atomic
+from shammah_chassis.errors import StorageFullError
 
 from shammah_local.errors import PartFailedError
 from shammah_local.layout import Layout
@@ -130,11 +132,16 @@ class Supervisor:
         }
         if state == self._written:
             return
-        self._written = state
         text = json.dumps(state, indent=1).encode()
-        write_atomic(self._layout.status_file, text, mode=0o600)
-        if self._phase == "ready":
-            write_atomic(self._layout.up_file, text, mode=0o600)
+        try:
+            write_atomic(self._layout.status_file, text, mode=0o600)
+            if self._phase == "ready":
+                write_atomic(self._layout.up_file, text, mode=0o600)
+        except (StorageFullError, OSError) as error:
+            # The parts serve on a full disk too; what can not be written down now is tried again.
+            self._tell("state files", str(error), f"the state files can't be written: {error}")
+            return
+        self._written = state
 
     def _tell(self, key: str, value: object, text: str) -> None:
         if value not in ("", self._told.get(key)):
@@ -184,7 +191,9 @@ class Supervisor:
         self._say(f"{process.part.name}: {how}")
 
     def _say(self, text: str) -> None:
-        self._say_line(f"[{time.monotonic() - self._began:7.1f} s] {text}")
+        # Where it is said may be a file, and that on a disk that is full.
+        with contextlib.suppress(OSError):
+            self._say_line(f"[{time.monotonic() - self._began:7.1f} s] {text}")
 
 
 def _read_line(process: PartProcess) -> str:

@@ -23,7 +23,7 @@ Outcome = dict[str, Any]
 
 def digest_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Return the SHA-256 of arguments as canonical JSON, and their size in bytes."""
-    data = canonical_json(dict(arguments)).encode()
+    data = canonical_json(dict(arguments)).encode("utf-8", "surrogatepass")
     return {"arguments_sha256": hashlib.sha256(data).hexdigest(), "arguments_bytes": len(data)}
 
 

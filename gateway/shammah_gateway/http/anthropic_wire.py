@@ -5,7 +5,6 @@ Shapes: `anthropic` SDK 2.12 and the API's documentation of version 2026-10-21. 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import MAX_QUERY_CHARS, Message
 
+from shammah_gateway.http.json_text import HALF_PAIR, is_whole_text, write_json
 from shammah_gateway.values import Answer
 
 VERSIONS = ("2023-06-01", "2026-10-21")
@@ -92,6 +92,8 @@ def read_messages(raw: Mapping[str, Any]) -> MessagesRequest:
         beyond.append("a last turn without text of the user")
     if sum(len(turn.content) for turn in turns) > MAX_QUERY_CHARS:
         beyond.append(f"more than {MAX_QUERY_CHARS} characters")
+    if not all(is_whole_text(turn.content) for turn in turns):
+        beyond.append(HALF_PAIR)
     return MessagesRequest(
         model=model,
         max_tokens=max_tokens,
@@ -138,8 +140,7 @@ def write_events(answer: Answer, request: MessagesRequest) -> Iterator[bytes]:
 
 
 def _event(kind: str, **fields: Any) -> bytes:  # noqa: ANN401
-    data = json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {kind}\ndata: {data}\n\n".encode()
+    return b"event: " + kind.encode() + b"\ndata: " + write_json({"type": kind, **fields}) + b"\n\n"
 
 
 def _write_prompt_usage(answer: Answer) -> dict[str, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect
@@ -10,6 +9,7 @@ from starlette.types import Receive, Send
 
 from shammah_gateway.http.door import check_length, too_large
 from shammah_gateway.http.errors import Failure
+from shammah_gateway.http.json_text import write_json
 
 
 async def read_body(receive: Receive, content_length: str, limit: int) -> bytes:
@@ -50,8 +50,7 @@ async def send_whole(send: Send, status: int, body: bytes, headers: Mapping[str,
 
 async def send_json(send: Send, value: object, headers: Mapping[str, str]) -> None:
     """Send a JSON value."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    await send_whole(send, 200, body, {"content-type": "application/json", **headers})
+    await send_whole(send, 200, write_json(value), {"content-type": "application/json", **headers})
 
 
 async def send_stream(send: Send, events: bytes, headers: Mapping[str, str]) -> None:

@@ -7,8 +7,9 @@ unread: it is learned from after the reply was sent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 from shammah_chassis.errors import InvalidInputError, NotFoundError, ShammahError, TeacherError
 from shammah_chassis.logs import request_id as logged_request_id
@@ -88,12 +89,22 @@ class MessagesApp:
         """Answer one request."""
         number = new_request_id()
         logged_request_id.set(number)
+        begun = False
+
+        async def note(message: MutableMapping[str, Any]) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
         try:
-            await self._serve(scope, receive, send, number)
+            await self._serve(scope, receive, note, number)
         except ClientDisconnect:
             return
         except Exception as error:
-            await send_failure(send, self._door.tell(error, "anthropic", number))
+            failure = self._door.tell(error, "anthropic", number)
+            if begun:
+                raise  # the server ends the connection: a second reply would be taken for that of the next request
+            await send_failure(send, failure)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, number: str) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}

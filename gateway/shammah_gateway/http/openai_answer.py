@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from shammah_gateway.cascade import Decision
 from shammah_gateway.http.headers import answer_headers, author_headers
+from shammah_gateway.http.json_text import JsonReply
 from shammah_gateway.http.openai_reply import FINISH, ChunkWriter, ReplyHead, write_completion, write_text_chunks
 from shammah_gateway.http.openai_reply import write_usage as write_usage_of
 from shammah_gateway.http.openai_wire import ChatRequest
@@ -35,7 +36,7 @@ def write_answer(answer: Answer, chat: ChatRequest) -> Response:
     usage = write_usage_of({"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens})
     finish = FINISH.get(stop_reason, "stop")
     if not chat.stream:
-        return JSONResponse(write_completion(head, text=text, finish=finish, usage=usage), headers=headers)
+        return JsonReply(write_completion(head, text=text, finish=finish, usage=usage), headers=headers)
     writer = ChunkWriter(head, include_usage=chat.include_usage)
     body = b"".join(write_text_chunks(writer, text, finish=finish, usage=usage))
     return Response(body, headers={**headers, "cache-control": "no-cache"}, media_type=EVENT_STREAM)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from shammah_chassis.errors import TeacherError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from shammah_gateway.http.capture import Captured
 from shammah_gateway.http.door import Door
 from shammah_gateway.http.errors import openai_error
+from shammah_gateway.http.json_text import JsonReply
 from shammah_gateway.http.openai_answer import REQUEST_ID
 from shammah_gateway.http.openai_call import ChatCall, Finish, Forwarded
 from shammah_gateway.http.openai_capture import ChunkCapture, read_completion
@@ -79,7 +80,7 @@ class BytesWay:
         raw = opened.headers(passage, stream=True)
         if opened.fault is not None and reply.status in OF_OUR_KEY and self._own_key:
             status, told = translate_error(reply.status, body, own_key=True)
-            return JSONResponse(told, status, {REQUEST_ID: forwarded.request_id, **NO_RETRY}), None
+            return JsonReply(told, status, {REQUEST_ID: forwarded.request_id, **NO_RETRY}), None
         response = Response(body, reply.status)
         response.raw_headers = [*_without_id(raw), *response.raw_headers]
         response.headers[REQUEST_ID] = forwarded.request_id

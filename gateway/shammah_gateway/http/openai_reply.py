@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from shammah_gateway.http.json_text import write_json
+
 DONE = b"data: [DONE]\n\n"
 # Why the model stopped, in the words of both protocols. None is a stream that ended early: cut, not finished.
 FINISH: Mapping[str | None, str] = {
@@ -126,4 +128,4 @@ def write_text_chunks(writer: ChunkWriter, text: str, *, finish: str, usage: Map
 
 def write_frame(value: Mapping[str, Any]) -> bytes:
     """Return one event of a stream."""
-    return b"data: " + json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    return b"data: " + write_json(value) + b"\n\n"

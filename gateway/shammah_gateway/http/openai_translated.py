@@ -8,12 +8,13 @@ from typing import Any
 
 from multidict import CIMultiDict
 from shammah_chassis.errors import TeacherError
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from shammah_gateway.http.anthropic_wire import VERSION_HEADER, VERSIONS
 from shammah_gateway.http.capture import Captured
 from shammah_gateway.http.door import Door
+from shammah_gateway.http.json_text import JsonReply, write_json
 from shammah_gateway.http.names import CLAUDE_PREFIX, ModelWish
 from shammah_gateway.http.openai_answer import REQUEST_ID, make_head
 from shammah_gateway.http.openai_call import ChatCall, Finish, Forwarded
@@ -78,13 +79,13 @@ class TranslatedWay:
             status, told = translate_error(whole.status, whole.body, own_key=self._own_key)
             if whole.status in OF_OUR_KEY:
                 headers |= NO_RETRY
-            return JSONResponse(told, status, headers), None
+            return JsonReply(told, status, headers), None
         head = make_head(forwarded.query_id, forwarded.call.chat.model)
         try:
             reply = write_claude_completion(head, json.loads(whole.body))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise TeacherError("the teacher's reply is not of its protocol") from error
-        return JSONResponse(reply, headers=headers), captured
+        return JsonReply(reply, headers=headers), captured
 
     def stream(self, forwarded: Forwarded, finish: Finish) -> Response:
         """As `Way.stream`."""
@@ -121,4 +122,4 @@ def _model_for_claude(wish: ModelWish) -> str:
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+    return write_json(body)

@@ -14,6 +14,8 @@ from typing import Any
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Message
 
+from shammah_gateway.http.json_text import HALF_PAIR, is_whole_text
+
 # The fields of the API that can be honoured, or left out without changing what the caller gets back.
 HONOURED = frozenset(
     {
@@ -275,6 +277,8 @@ def _find_beyond_text(raw: Mapping[str, Any], messages: Sequence[Mapping[str, An
         content = turn.get("content")
         kinds = {part["type"] for part in content} if isinstance(content, list) else set()
         found.extend(name for kind, name in (("image_url", "images"), ("file", "files")) if kind in kinds)
+        if not is_whole_text(text_of(content)):
+            found.append(HALF_PAIR)
     return tuple(dict.fromkeys(found))
 
 
