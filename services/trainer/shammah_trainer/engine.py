@@ -28,7 +28,15 @@ from shammah_chassis.ulid import new_ulid
 
 from shammah_trainer.base_models import find_models_dir, pull
 from shammah_trainer.config import TrainerSettings
-from shammah_trainer.forget import Erasure, Forgotten, erase_from_ledger, erase_from_log, find_sources, name_releases
+from shammah_trainer.forget import (
+    STALE,
+    Erasure,
+    Forgotten,
+    erase_from_ledger,
+    erase_from_log,
+    find_sources,
+    name_releases,
+)
 from shammah_trainer.ingest import Ingest, Outcome
 from shammah_trainer.intake import Intake
 from shammah_trainer.jobs import JobBook, TrainJob
@@ -148,6 +156,10 @@ class TrainerEngine:
             job.request_id = ""
             job.fail("unavailable", "the call that asked for this round was given up", cancelled=True)
             raise
+        except Exception as error:
+            job.request_id = ""
+            job.fail("internal", f"{type(error).__name__}: {error}")
+            raise
         _LOG.info("round %s starts: %s", job.id, reason or "asked for")
         self._round = asyncio.create_task(self._run(job, runner))
         return job
@@ -262,9 +274,6 @@ class TrainerEngine:
             self._say("opening the ledger")
             self._ledger = ledger = Ledger(settings.data_dir / "ledger.sqlite")
             self._ingest = await self._in_ledger(lambda: Ingest(ledger, settings.policy()))
-            earlier = load_last_round(ledger)
-            if earlier is not None:
-                self._jobs.add(earlier)
         if self._intake is None:
             self._intake = Intake(self._bus, self._ledger, self._need(self._ingest), self._ledger_thread)
         lease = Lease(self._bus, holder=f"trainer-{new_ulid()}", ttl_seconds=settings.lease_seconds)
@@ -276,6 +285,9 @@ class TrainerEngine:
             await self._runner.recover()
         finally:
             await lease.release()
+        earlier = load_last_round(self._need(self._ledger))
+        if earlier is not None and self._jobs.last is None:
+            self._jobs.add(earlier)
         self._say("reading the example log")
         await self._intake.catch_up()
         await self._refresh_position()
@@ -335,11 +347,15 @@ class TrainerEngine:
                     await self.train("by itself")
             except ShammahError as error:
                 _LOG.info("no round: %s", error.message)
+            except Exception:  # a later look may find what this one did not
+                _LOG.exception("looking whether a round is due failed")
 
     async def _should_start(self) -> bool:
         ledger = self._need(self._ledger)
         await self._refresh_position()
         rows = await self._in_ledger(lambda: count_fresh(ledger, champion_position=self._position))
+        # What was forgotten is in the champion's index until a round has made another.
+        rows = max(rows, int(bool(ledger.read_meta(STALE))))
         return self._triggers.should_start(rows) and not await self._has_young_candidate()
 
     async def _has_young_candidate(self) -> bool:

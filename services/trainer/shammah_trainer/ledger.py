@@ -115,9 +115,12 @@ class Ledger:
                 raise _name_error(error) from error
 
     def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Return all rows of one query."""
+        """Return all rows of one query; raises as `transaction`."""
         with self._lock:
-            return self._db.execute(sql, values).fetchall()
+            try:
+                return self._db.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise _name_error(error) from error
 
     @property
     def changes(self) -> int:
@@ -171,7 +174,7 @@ class Ledger:
 
 def _name_error(error: sqlite3.OperationalError) -> ShammahError:
     kind = StorageFullError if "full" in str(error) else UnavailableError
-    return kind(f"the ledger can't be written: {error}")
+    return kind(f"the ledger can't be read or written: {error}")
 
 
 def _read_row(row: tuple[Any, ...]) -> LedgerRow:

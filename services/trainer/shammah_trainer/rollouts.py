@@ -214,7 +214,12 @@ def _grade_and_keep(
                 *(version, row.id, rollout.max_tokens, rollout.text, rollout.reason),
                 *(json.dumps(rollout.statistics), None if good is None else int(good), grade.detail),
             )
-            ledger.execute("INSERT OR REPLACE INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
+            # Not of a row that was forgotten while it was answered.
+            ledger.execute(
+                "INSERT OR REPLACE INTO rollouts SELECT ?, ?, ?, ?, ?, ?, ?, ? "
+                "WHERE EXISTS (SELECT 1 FROM examples WHERE id = ?)",
+                (*values, row.id),
+            )
     return kept
 
 

@@ -76,7 +76,10 @@ class RoundSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundInputs:
-    """Where a round starts: its id (the id of the release it makes), the champion with its folders, and the plan."""
+    """Where a round starts: its id (the id of the release it makes), the champion with its folders, and the plan.
+
+    `erases`: the champion's index has rows that were forgotten since.
+    """
 
     id: str
     work: Path
@@ -84,6 +87,7 @@ class RoundInputs:
     parents: dict[Role, Version]
     plan: RoundPlan
     fence: int
+    erases: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +287,7 @@ class Round:
                 tolerance_points=self._settings.tolerance_points,
                 level=self._settings.gate_level,
             )
-        return _Judgement(_finish(draft, gate), exam, before, gate)
+        return _Judgement(_finish(draft, gate, erases=self._in.erases), exam, before, gate)
 
     def _score_champion(self, rollouts: dict[str, Rollout]) -> list[ScoredRow]:
         rows = [row for row in self._in.plan.exam if row.id in rollouts]
@@ -369,7 +373,7 @@ class Round:
                 "before": summarise_exam(judged.before, self._in.champion, labels),
                 "after": summarise_exam(judged.exam, release, labels),
             },
-            "examples_trained": len(plan.train) if tuned else 0,
+            "examples_trained": max(0, len(plan.train) - tuned.dropped) if tuned else 0,
             "new_rows": len(plan.new),
             "replay_rows": len(plan.train) - len(plan.new),
             "dev_rows": len(plan.dev),
@@ -385,6 +389,12 @@ class Round:
         }
 
 
-def _finish(draft: Release, gate: GateReport) -> Release:
-    """Return the draft with the gate's verdict, reasons and report."""
-    return replace(draft, verdict=gate.verdict, reasons=tuple(gate.reasons), report=gate.as_dict())
+def _finish(draft: Release, gate: GateReport, *, erases: bool) -> Release:
+    """Return the draft with the gate's verdict, reasons and report.
+
+    `erases`: the champion's index has what was forgotten since. One that is no worse then takes over at once.
+    """
+    verdict, reasons = gate.verdict, list(gate.reasons)
+    if erases and verdict == "undecided":
+        verdict, reasons = "promote", [*reasons, "no worse, and without what was forgotten"]
+    return replace(draft, verdict=verdict, reasons=tuple(reasons), report=gate.as_dict())

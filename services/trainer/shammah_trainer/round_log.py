@@ -59,6 +59,29 @@ def close_round(ledger: Ledger, round_id: str, *, state: Literal["done", "failed
         ledger.execute("UPDATE rounds SET result = ? WHERE id = ?", (json.dumps({"error": error}), round_id))
 
 
+def park_rows(ledger: Ledger, error: str) -> int:
+    """Take the new rows that the last two rounds failed on, both with this error, out of what is trained.
+
+    They stay in the ledger as part "parked", and what ended the rounds with them; returns how many there are.
+    """
+    last = last_rounds(ledger, 2)
+    if len(last) < 2 or not all(
+        entry.state == "failed" and str(entry.result.get("error", "")).startswith(f"{error}:") for entry in last
+    ):
+        return 0
+    both = sorted(set(last[0].rows) & set(last[1].rows))
+    parked = 0
+    with ledger.transaction():
+        for example in both:
+            where = "id = ? AND part = 'train' AND trained = 0"
+            if ledger.fetch(f"SELECT 1 FROM examples WHERE {where}", (example,)):
+                ledger.execute(f"UPDATE examples SET part = 'parked' WHERE {where}", (example,))
+                parked += 1
+        result = {**last[0].result, "parked": parked}
+        ledger.execute("UPDATE rounds SET result = ? WHERE id = ?", (json.dumps(result), last[0].id))
+    return parked
+
+
 def open_rounds(ledger: Ledger) -> list[RoundEntry]:
     """Return the rounds that a crash left running or published, oldest first."""
     return _select(ledger, "WHERE state IN ('running', 'published') ORDER BY started")

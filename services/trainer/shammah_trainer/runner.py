@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import shutil
 import threading
 from collections.abc import Callable
@@ -20,7 +21,14 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError
 from shammah_chassis.artifacts import ArtifactStore
 from shammah_chassis.bus import Bus
-from shammah_chassis.errors import ConflictError, PreconditionError, ShammahError, StorageFullError, UnavailableError
+from shammah_chassis.errors import (
+    ConflictError,
+    PreconditionError,
+    ShammahError,
+    StorageFullError,
+    UnavailableError,
+    UnknownReleaseError,
+)
 from shammah_chassis.lease import Lease
 from shammah_chassis.manifest import ROLES, Role, read_manifest
 from shammah_chassis.releases import Release
@@ -30,7 +38,7 @@ from shammah_trainer.forget import STALE
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.phases import Phases, Report
-from shammah_trainer.problems import StoppedError
+from shammah_trainer.problems import DivergedError, StoppedError
 from shammah_trainer.publishing import (
     Version,
     has_release,
@@ -40,9 +48,10 @@ from shammah_trainer.publishing import (
     read_champion,
 )
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings
-from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds
+from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds, park_rows
 from shammah_trainer.round_plan import PlanLimits, RoundPlan, has_new_evidence, make_plan, seed_of
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -97,6 +106,10 @@ class Runner:
                 ledger, champion_position=champion.position, limits=self._parts.limits, seed=seed_of(round_id)
             )
         )
+        if not plan.train and not plan.dev:
+            raise PreconditionError(
+                "nothing to train on: there are no train and no dev examples, only exam rows or none"
+            )
         evidence = plan.exam and has_new_evidence(ledger, champion_position=champion.position)
         if not plan.new and not evidence and not ledger.read_meta(STALE):
             raise PreconditionError("nothing to train on: the champion has learned from every train example there is")
@@ -125,7 +138,8 @@ class Runner:
             begin_round(self._parts.ledger, round_id, position=plan.position, rows=[row.id for row in plan.train])
             try:
                 result = await self._run_begun(round_id, champion, plan, fence, report)
-                if self._parts.ledger.read_meta(STALE) == stale:  # nothing was forgotten meanwhile
+                # Nothing was forgotten meanwhile, and the index without what was before will serve.
+                if self._parts.ledger.read_meta(STALE) == stale and result["verdict"] == "promote":
                     self._parts.ledger.write_meta(STALE, 0)
                 return result
             except BaseException as error:
@@ -142,7 +156,12 @@ class Runner:
             if entry.state == "running" and not await has_release(self._parts.store, entry.id):
                 close_round(self._parts.ledger, entry.id, state="failed", error="interrupted; it will be repeated")
                 continue
-            release = await self._parts.store.get_release(entry.id)
+            try:
+                release = await self._parts.store.get_release(entry.id)
+            except UnknownReleaseError:
+                # It served or was refused, and was cleared since: nothing is left to finish.
+                close_round(self._parts.ledger, entry.id, state="done")
+                continue
             mark_published(self._parts.ledger, entry.id, {"release": entry.id, "verdict": release.verdict})
             await self._finish(release)
         shutil.rmtree(self._parts.work, ignore_errors=True)
@@ -158,6 +177,7 @@ class Runner:
             parents=await self._fetch(champion),
             plan=plan,
             fence=fence,
+            erases=bool(self._parts.ledger.read_meta(STALE)),
         )
         inputs.work.mkdir(parents=True, exist_ok=True)
         product = await self._compute(inputs, phases)
@@ -230,6 +250,8 @@ class Runner:
         # A disk that is still full must not hide what ended the round; the next start closes it.
         with contextlib.suppress(ShammahError):
             close_round(self._parts.ledger, round_id, state="failed", error=f"{type(error).__name__}: {error}")
+            if isinstance(error, DivergedError) and (parked := park_rows(self._parts.ledger, type(error).__name__)):
+                _LOG.warning("%d examples are parked, two rounds in a row diverged on them: %s", parked, error)
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.worker, work)

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 _LONGEST_BACKOFF_SECONDS = 3600.0
+_LONGEST_SETTLING = 5.0
 
 
 @dataclass(slots=True, kw_only=True)
 class Triggers:
-    """Decides by the number of new rows. `settle_seconds`: rows that still stream in are waited for this long."""
+    """Decides by the number of new rows.
+
+    `settle_seconds`: rows that still stream in are waited for this long, but where they never cease five times as long.
+    """
 
     batch_size: int
     max_wait_seconds: float
@@ -23,6 +27,7 @@ class Triggers:
     clock: Callable[[], float] = time.monotonic
     _waiting_since: float | None = field(default=None, init=False)
     _changed_at: float = field(default=0.0, init=False)
+    _full_since: float | None = field(default=None, init=False)
     _rows: int = field(default=0, init=False)
     _not_before: float = field(default=0.0, init=False)
     _failures: int = field(default=0, init=False)
@@ -32,6 +37,10 @@ class Triggers:
         now = self.clock()
         if rows != self._rows:
             self._rows, self._changed_at = rows, now
+        if rows < self.batch_size:
+            self._full_since = None
+        elif self._full_since is None:
+            self._full_since = now
         if rows == 0:
             self._waiting_since = None
             return False
@@ -41,7 +50,10 @@ class Triggers:
             return False
         if now - self._waiting_since >= self.max_wait_seconds:
             return True
-        return rows >= self.batch_size and now - self._changed_at >= self.settle_seconds
+        if self._full_since is None:
+            return False
+        settled = now - self._changed_at >= self.settle_seconds
+        return settled or now - self._full_since >= _LONGEST_SETTLING * self.settle_seconds
 
     def note_end(self, *, failed: bool) -> None:
         """Start the cool-down after a round; it doubles with each failure in a row, up to an hour."""

@@ -54,3 +54,14 @@ def test_the_cooldown_is_kept_and_grows_with_failures() -> None:
         assert not triggers.should_start(40)
         clock.now += 1
         assert triggers.should_start(40)
+
+
+def test_rows_that_never_cease_do_not_keep_a_round_waiting() -> None:
+    triggers, clock = make()
+    started = 0
+    for rows in range(1, 200):
+        if triggers.should_start(rows):
+            started = rows
+            break
+        clock.now += 1
+    assert started == 32 + 5 * 2

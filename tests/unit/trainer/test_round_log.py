@@ -1,0 +1,90 @@
+"""Rounds in the ledger: what failed twice the same way is parked; what was cleared is closed."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from shammah_chassis.directory_store import DirectoryStore
+from shammah_chassis.errors import UnavailableError
+from shammah_trainer.forget import erase_from_ledger
+from shammah_trainer.ingest import Ingest
+from shammah_trainer.ledger import Ledger, LedgerRow
+from shammah_trainer.policy import TrainingPolicy
+from shammah_trainer.rollouts import _grade_and_keep
+from shammah_trainer.round_log import begin_round, close_round, last_rounds, mark_published, open_rounds, park_rows
+from shammah_trainer.round_plan import count_fresh
+from shammah_trainer.runner import Runner
+from support.trainer import make_switch_rows
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    made = Ledger(tmp_path / "ledger.sqlite")
+    Ingest(made, TrainingPolicy()).take_examples(1, make_switch_rows(12, part_hint="train"))
+    return made
+
+
+def fail(ledger: Ledger, name: str, rows: list[LedgerRow], error: str) -> None:
+    begin_round(ledger, name, position=1, rows=[row.id for row in rows])
+    close_round(ledger, name, state="failed", error=error)
+
+
+def test_rows_that_two_rounds_in_a_row_diverged_on_are_parked_and_later_ones_are_not(ledger: Ledger) -> None:
+    rows = list(ledger.rows("part = 'train'"))
+    fail(ledger, "A", rows[:8], "DivergedError: the loss is nan")
+    assert park_rows(ledger, "DivergedError") == 0
+    fail(ledger, "B", rows, "DivergedError: the loss is nan")
+    assert park_rows(ledger, "DivergedError") == 8
+    assert {row.id for row in ledger.rows("part = 'parked'")} == {row.id for row in rows[:8]}
+    assert count_fresh(ledger, champion_position=0) == 4
+    assert last_rounds(ledger, 1)[0].result == {"error": "DivergedError: the loss is nan", "parked": 8}
+
+
+@pytest.mark.parametrize("errors", [("StorageFullError: full", "DivergedError: nan"), ("DivergedError: nan", "x: y")])
+def test_other_failures_park_nothing(ledger: Ledger, errors: tuple[str, str]) -> None:
+    rows = list(ledger.rows("part = 'train'"))
+    for name, error in zip("AB", errors, strict=True):
+        fail(ledger, name, rows, error)
+    assert park_rows(ledger, "DivergedError") == 0
+    assert count_fresh(ledger, champion_position=0) == 12
+
+
+def test_what_was_learned_before_is_not_parked(ledger: Ledger) -> None:
+    rows = list(ledger.rows("part = 'train'"))
+    begin_round(ledger, "0", position=1, rows=[row.id for row in rows[:5]])
+    mark_published(ledger, "0")
+    close_round(ledger, "0", state="done")
+    for name in "AB":
+        fail(ledger, name, rows, "DivergedError: nan")
+    assert park_rows(ledger, "DivergedError") == 7
+
+
+def test_a_published_round_whose_release_was_cleared_is_closed(ledger: Ledger, tmp_path: Path) -> None:
+    begin_round(ledger, "01ARZ3NDEKTSV4RRFFQ69G5FAV", position=7, rows=[])
+    mark_published(ledger, "01ARZ3NDEKTSV4RRFFQ69G5FAV", {})
+    parts = SimpleNamespace(ledger=ledger, store=DirectoryStore(tmp_path / "store"), work=tmp_path / "work")
+    asyncio.run(Runner(cast(Any, parts)).recover())
+    assert open_rounds(ledger) == []
+
+
+def test_the_answer_to_a_row_that_was_forgotten_meanwhile_is_not_kept(ledger: Ledger) -> None:
+    row = ledger.rows("part = 'train'")[0]
+    erase_from_ledger(ledger, row.id, 1)
+    made = SimpleNamespace(text="private", reason="stop", statistics=SimpleNamespace(as_features=lambda: (0.0,) * 10))
+    _grade_and_keep(ledger, "g2", [(row, cast(Any, made))], {row.category: 8}, None)
+    assert ledger.fetch("SELECT text FROM rollouts") == []
+
+
+def test_a_disk_that_can_not_be_read_has_a_name(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken:
+        def execute(self, *_: object) -> None:
+            raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(ledger, "_db", Broken())
+    with pytest.raises(UnavailableError, match="disk I/O error"):
+        ledger.fetch("SELECT 1")
