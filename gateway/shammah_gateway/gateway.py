@@ -101,15 +101,17 @@ class Gateway:
         """Answer a query for a door. Raises as `FrontDesk.ask`."""
         return await self.desk.ask(query)
 
-    async def submit(self, texts: Sequence[str]) -> tuple[Sieve, bool]:
+    async def submit(self, texts: Sequence[str], *, trusted: bool = True) -> tuple[Sieve, bool]:
         """Queue examples that are given as JSON; returns what was rejected why, and whether they were spooled.
+
+        `trusted`: see `sift_json`.
 
         Raises:
             InvalidInputError: more than 256. StorageFullError: neither log nor spool has room.
         """
         if not 1 <= len(texts) <= MAX_SUBMITTED:
             raise InvalidInputError(f"{len(texts)} examples; allowed: 1 to {MAX_SUBMITTED}")
-        sieve = await asyncio.to_thread(sift_json, texts)
+        sieve = await asyncio.to_thread(sift_json, texts, trusted=trusted)
         spooled = False
         if sieve.passed:
             spooled = (await self.recorder.record("submit", sieve.passed)).spooled

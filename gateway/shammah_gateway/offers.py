@@ -23,6 +23,8 @@ from shammah_gateway.trainer_client import Verdict
 Reason = Literal["schema", "duplicate", "near_exam", "failed_check", "disagreement"]
 # The heaviest example that DESIGN knows is a correction.
 MAX_WEIGHT = 10.0
+# A row stands for 1 / propensity others; certification bounds how many one may stand for.
+MIN_PROPENSITY = 0.02
 _SHOWN = 200
 _FORMS = frozenset({"exact", "label", "numeric", "json", "contains"})
 
@@ -139,20 +141,35 @@ def sift_offers(offers: Iterable[OfferedExample], *, category: str, teacher: str
     return sieve
 
 
-def sift_json(texts: Sequence[str]) -> Sieve:
-    """Make examples of the JSON of the chassis's Example. Blocking."""
+def sift_json(texts: Sequence[str], *, trusted: bool = True) -> Sieve:
+    """Make examples of the JSON of the chassis's Example. Blocking.
+
+    `trusted`: they come from whoever may do anything, and may be evidence: what the student is measured by. Those of
+    others only train, as what a teacher makes up does.
+    """
     sieve = Sieve()
     for text in texts:
         try:
             example = Example.from_json(json.loads(text))
             if example.weight > MAX_WEIGHT:
                 raise InvalidInputError(f"field 'weight' is {example.weight}; at most {MAX_WEIGHT} is allowed")
-            sieve.add(example)
+            if (chance := example.provenance.propensity) < MIN_PROPENSITY:
+                raise InvalidInputError(f"field 'provenance.propensity' is {chance}; allowed: {MIN_PROPENSITY} to 1")
+            sieve.add(example if trusted else _make_untrusted(example))
         except ValueError as error:
             sieve.reject("schema", f"not JSON: {error}")
         except InvalidInputError as error:
             sieve.reject("schema", error.message)
     return sieve
+
+
+def _make_untrusted(example: Example) -> Example:
+    if example.part_hint == "exam":
+        raise InvalidInputError(
+            "field 'part_hint' is 'exam'; exam rows decide what is served: they need a token with the scope admin"
+        )
+    provenance = replace(example.provenance, origin="synthetic", propensity=1.0)
+    return replace(example, provenance=provenance)
 
 
 def _make_example(offer: OfferedExample, *, category: str, teacher: str, model: str) -> Example:

@@ -27,6 +27,7 @@ from shammah_trainer.thresholds import Order, choose_order, find_best_chance, fi
 
 __all__ = [
     "LADDER_ALPHAS",
+    "MAX_WEIGHT",
     "NO_NUMBER_HELPS",
     "CategoryEvidence",
     "Certificate",
@@ -52,6 +53,10 @@ class GradedRow(NamedTuple):
     good: bool
     eligible: bool = True
     weight: float = 1.0
+
+
+MAX_WEIGHT = 50.0
+"""The largest weight of an exam row: 1 / the smallest propensity, that of audits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +138,7 @@ def certify(
     *,
     alpha: float = 0.05,
     delta: float = 0.05,
-    max_weight: float = 50.0,
+    max_weight: float = MAX_WEIGHT,
 ) -> dict[str, Certificate]:
     """Certify each category; P(any certified one has risk > alpha) <= delta over the draw of the exam.
 
@@ -178,7 +183,7 @@ def certify_ladder(
     *,
     alpha: float = 0.05,
     delta: float = 0.05,
-    max_weight: float = 50.0,
+    max_weight: float = MAX_WEIGHT,
 ) -> dict[str, tuple[Rung, ...]]:
     """Certify the stricter promises of `LADDER_ALPHAS`, on the same rows; `certificates` are those of `alpha`.
 

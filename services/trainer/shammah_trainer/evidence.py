@@ -15,7 +15,7 @@ from typing import Any
 from shammah_chassis.examples import Example
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
 
-from shammah_trainer.certify import CategoryEvidence, Certificate, GradedRow
+from shammah_trainer.certify import MAX_WEIGHT, CategoryEvidence, Certificate, GradedRow
 from shammah_trainer.gate import Outcomes
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.rollouts import UNTAUGHT_RESPONSE, Rollout
@@ -146,8 +146,13 @@ def _leave_out_served(items: Sequence[ScoredRow]) -> list[ScoredRow]:
 
 
 def _weigh(example: Example) -> float:
-    """Return 1 / the probability with which a row came into the log; what was explored would be there in any case."""
-    return 1.0 if example.provenance.origin == "explore" else 1.0 / example.provenance.propensity
+    """Return 1 / the probability with which a row came into the log; what was explored would be there in any case.
+
+    At most what certification bears: a log from before the gateway checked must not keep rounds from ending.
+    """
+    if example.provenance.origin == "explore":
+        return 1.0
+    return min(MAX_WEIGHT, 1.0 / example.provenance.propensity)
 
 
 def make_policies(

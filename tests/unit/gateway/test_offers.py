@@ -103,3 +103,20 @@ def test_submitted_json_is_read_strictly() -> None:
 def test_an_exam_row_of_a_user_stays_one() -> None:
     (example,) = sift_json([json.dumps(make_example("q", part_hint="exam").to_json())]).passed
     assert example.part_hint == "exam"
+
+
+def test_who_may_only_generate_gives_no_evidence() -> None:
+    plain = make_example("q")
+    texts = [json.dumps(row.to_json()) for row in (plain, make_example("r", part_hint="exam"))]
+    sieve = sift_json(texts, trusted=False)
+    (passed,) = sieve.passed
+    assert (passed.provenance.origin, passed.provenance.propensity) == ("synthetic", 1.0)
+    assert sieve.counts == {"schema": 1} and "admin" in sieve.samples["schema"]
+    assert [row.provenance.origin for row in sift_json(texts).passed] == ["dataset", "dataset"]
+
+
+def test_no_row_stands_for_more_than_certification_bears() -> None:
+    row = make_example("q").to_json()
+    row["provenance"]["propensity"] = 0.01
+    sieve = sift_json([json.dumps(row)])
+    assert sieve.passed == [] and "propensity" in sieve.samples["schema"]
