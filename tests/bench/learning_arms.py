@@ -23,7 +23,7 @@ EXAM_ROWS = 1000
 # Found on dev rows (`learning_tune.py`; DESIGN.md, decisions 57, 63, 72 and 75).
 WELL = (
     *("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "soup=3"),
-    *("computed=24", "max_rows_per_batch=320"),
+    *("computed=14", "max_rows_per_batch=224"),
 )
 
 

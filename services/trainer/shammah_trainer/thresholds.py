@@ -19,7 +19,7 @@ from shammah_trainer.intervals import beta_binomial_cdf, binomial_cdf, rows_need
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _HALF = 0.5
-_TIMES_ALPHA = 4.0  # times as probably bad as is promised on average, the worst answer may be by its score
+_TIMES_ALPHA = 3.0  # times as probably bad as is promised on average, the worst answer may be by its score
 _FEW_ROWS = 100  # dev rows under which scores are drawn together, so that few reach what many would
 # What follows was chosen on studies whose exams were looked at (DESIGN.md, decisions 67 and 68).
 _STARTS = 2
@@ -52,8 +52,8 @@ def find_least_score(rows: int, alpha: float) -> float:
 
     A score is a calibrated P(good), and an exam speaks for its own mix of queries only: where the mix differs, it is
     the answers just above a lax threshold that are bad. So what the judge holds for more probably wrong than right is
-    forwarded however lax a threshold the exam allows; with enough dev rows also what it holds for more than four times
-    as probably bad as is promised (below .8 for an alpha of .05).
+    forwarded however lax a threshold the exam allows; with enough dev rows also what it holds for more than three times
+    as probably bad as is promised (below .85 for an alpha of .05).
     """
     return max(_HALF, 1.0 - _TIMES_ALPHA * alpha) if rows >= _FEW_ROWS else _HALF
 

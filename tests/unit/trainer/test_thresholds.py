@@ -24,10 +24,10 @@ class TestThresholds:
         order = choose([i / 100 for i in range(100)], [True] * 100)
         assert order is not None
         assert order.thresholds == sorted(set(order.thresholds), reverse=True)
-        assert order.thresholds[-1] == find_least_score(100, alpha=0.1) == 0.6
+        assert order.thresholds[-1] == find_least_score(100, alpha=0.1) == pytest.approx(0.7)
 
     @pytest.mark.parametrize(
-        ("rows", "alpha", "least"), [(99, 0.05, 0.5), (100, 0.05, 0.8), (100, 0.02, 0.92), (100, 0.2, 0.5)]
+        ("rows", "alpha", "least"), [(99, 0.05, 0.5), (100, 0.05, 0.85), (100, 0.02, 0.94), (100, 0.2, 0.5)]
     )
     def test_lie_above_what_few_times_alpha_allows_where_dev_rows_are_many(
         self, rows: int, alpha: float, least: float
@@ -43,12 +43,12 @@ class TestThresholds:
         assert choose([0.7] * 40, [True] * 40) == Order([0.7], [0], 1)
 
     def test_start_where_the_exam_can_gather_enough_evidence(self) -> None:
-        order = choose(spread(100), [True] * 100, exam_rows=60)
+        order = choose(spread(99), [True] * 99, exam_rows=60)
         # 42 accepted answers are needed, so a threshold that takes under 70 % may not come first.
         assert order is not None and order.thresholds[0] <= 0.65
 
     def test_start_above_the_bad_scores_and_end_among_them(self) -> None:
-        scores = spread(100)
+        scores = spread(99)
         order = choose(scores, [s >= 0.65 for s in scores], exam_rows=400)
         assert order is not None
         assert order.thresholds[order.starts[-1]] >= 0.65
