@@ -39,7 +39,11 @@ async def test_a_crash_after_publishing_is_finished_and_not_trained_again(
     assert wanted is not None
     assert parse_wanted(wanted.value).candidate == job.id
     assert len(await DirectoryStore(tmp_path / "store").list_releases()) == 2
-    assert (await again.read_status()).ledger_sequence == sequence
+    status = await again.read_status()
+    assert status.ledger_sequence == sequence
+    # What the start has finished is not told as a failure.
+    assert status.last_round is not None
+    assert (status.last_round.id, status.last_round.state) == (job.id, "done")
     await again.close()
 
 

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -43,8 +42,9 @@ from shammah_trainer.jobs import JobBook, TrainJob
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.problems import StoppedError
 from shammah_trainer.publishing import publish, read_champion, read_wanted, write_first_champion
-from shammah_trainer.readings import load_last_round, measure_resident_bytes
+from shammah_trainer.readings import TrainerStatus, load_last_round, measure_resident_bytes
 from shammah_trainer.release_zero import build_release_zero
+from shammah_trainer.round_log import read_parked
 from shammah_trainer.round_plan import count_fresh
 from shammah_trainer.runner import Runner, RunnerParts
 from shammah_trainer.samples import draw_samples
@@ -58,21 +58,6 @@ _SETTLE_SECONDS = 20.0
 _CANDIDATE_SECONDS = 120.0
 # How long a call that stops a round waits for the round's next step.
 STOP_SECONDS = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class TrainerStatus:
-    """Queue, ledger and last round. `categories`: rows by part and `new_train`, by category. Bytes are resident now."""
-
-    categories: dict[str, dict[str, int]]
-    queue_size: int
-    batch_size: int
-    ledger_sequence: int
-    acked_sequence: int
-    dead_letters: int
-    last_round: TrainJob | None
-    resident_bytes: int
-    device: str
 
 
 class TrainerEngine:
@@ -187,9 +172,11 @@ class TrainerEngine:
         ledger = self._need(self._ledger)
         await self._refresh_position()
         counts = await self._in_ledger(lambda: ledger.count_rows(after=self._position))
+        parked = await self._in_ledger(lambda: read_parked(ledger))
         return TrainerStatus(
             categories=counts,
             queue_size=sum(entry["new_train"] for entry in counts.values()),
+            parked=parked,
             batch_size=self._settings.batch_size,
             ledger_sequence=ledger.read_meta("sequence"),
             acked_sequence=ledger.read_meta("acked"),
@@ -261,6 +248,9 @@ class TrainerEngine:
                 _LOG.warning("start: %s", error)
                 with contextlib.suppress(OSError):
                     self._say(f"waiting: {error}")
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:  # a later start may find what this one did not
+                _LOG.exception("start: failed while %s", self._stage)
                 await asyncio.sleep(_RETRY_SECONDS)
 
     async def _start_once(self) -> None:

@@ -45,18 +45,29 @@ class Intake:
             await self._take(message)
 
     async def follow(self, on_change: Callable[[], None]) -> None:
-        """Take messages as they come, until cancelled; a bus or disk that fails is tried again."""
+        """Take messages as they come, until cancelled; a bus or disk that fails is tried again.
+
+        What was fetched when it failed would come again after ten minutes: it is read from the log at once.
+        """
+        behind = False
         while True:
             try:
+                if behind:
+                    await self.catch_up()
+                    behind = False
                 messages = await self._consumer.fetch(_FETCH, _FETCH_SECONDS)
                 for message in messages:
                     await self._take_in_order(message)
                 if messages:
                     on_change()
                     await self.acknowledge()
+                continue
             except ShammahError as error:
                 _LOG.warning("intake: %s", error.message)
-                await asyncio.sleep(_PAUSE_SECONDS)
+            except Exception:  # whatever it is, what comes later must not be lost with it
+                _LOG.exception("intake failed; it goes on")
+            behind = True
+            await asyncio.sleep(_PAUSE_SECONDS)
 
     async def settle(self, seconds: float) -> None:
         """Wait until the ledger has what the log holds now, at most `seconds`; what comes later is the next round's.

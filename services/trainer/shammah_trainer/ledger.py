@@ -102,7 +102,7 @@ class Ledger:
             except BaseException as error:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError):
+                if isinstance(error, sqlite3.Error):
                     raise _name_error(error) from error
                 raise
 
@@ -111,7 +111,7 @@ class Ledger:
         with self._lock:
             try:
                 self._db.execute(sql, values)
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 raise _name_error(error) from error
 
     def fetch(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -119,7 +119,7 @@ class Ledger:
         with self._lock:
             try:
                 return self._db.execute(sql, values).fetchall()
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 raise _name_error(error) from error
 
     @property
@@ -165,14 +165,15 @@ class Ledger:
         counts: dict[str, dict[str, int]] = {}
         sql = "SELECT category, part, COUNT(*), SUM(sequence > ?) FROM examples GROUP BY category, part"
         for category, part, rows, new in self.fetch(sql, (after,)):
-            entry = counts.setdefault(category, {"train": 0, "dev": 0, "exam": 0, "judge": 0, "new_train": 0})
+            none = dict.fromkeys(("train", "dev", "exam", "judge", "parked", "new_train"), 0)
+            entry = counts.setdefault(category, none)
             entry[part] = rows
             if part == "train":
                 entry["new_train"] = new
         return counts
 
 
-def _name_error(error: sqlite3.OperationalError) -> ShammahError:
+def _name_error(error: sqlite3.Error) -> ShammahError:
     kind = StorageFullError if "full" in str(error) else UnavailableError
     return kind(f"the ledger can't be read or written: {error}")
 

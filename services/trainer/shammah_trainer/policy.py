@@ -14,6 +14,8 @@ from shammah_chassis.examples import ORIGINS, Example
 from shammah_chassis.manifest import ROLES
 
 GOOD_WEIGHT, BAD_WEIGHT, CORRECTION_WEIGHT = 1.0, 3.0, 10.0
+# No door lets more in; a log may have it from elsewhere, and one row of 1e39 would make each loss infinite.
+MAX_WEIGHT = CORRECTION_WEIGHT
 # The gateway's feedback desk has weighed (and capped) what comes from there.
 WEIGHED_SOURCE = "feedback"
 
@@ -66,11 +68,13 @@ class TrainingPolicy:
 def cap_user_weights(examples: Sequence[Example], policy: TrainingPolicy) -> list[float]:
     """Return one weight per example; a user's rows are scaled down together to `user_share` of the whole.
 
-    Rows without a user are never scaled. With one user and nothing else there is nothing to balance or cut.
+    Rows without a user are never scaled. With one user and nothing else there is nothing to balance or cut. No row
+    weighs more than `MAX_WEIGHT`, also one that was stored before this was seen to.
     """
+    weights = [min(example.weight, MAX_WEIGHT) for example in examples]
     totals: dict[str, float] = {}
-    for example in examples:
-        totals[example.user] = totals.get(example.user, 0.0) + example.weight
+    for example, weight in zip(examples, weights, strict=True):
+        totals[example.user] = totals.get(example.user, 0.0) + weight
     whole = sum(totals.values())
     scale: dict[str, float] = {}
     for user, own in totals.items():
@@ -78,7 +82,7 @@ def cap_user_weights(examples: Sequence[Example], policy: TrainingPolicy) -> lis
         # own * s = share * (own * s + others)
         limit = policy.user_share * others / (1 - policy.user_share) if policy.user_share < 1 else own
         scale[user] = min(1.0, limit / own) if user and own > 0 and others > 0 else 1.0
-    return [example.weight * scale[example.user] for example in examples]
+    return [weight * scale[example.user] for example, weight in zip(examples, weights, strict=True)]
 
 
 def summarise_provenance(examples: Sequence[Example], policy: TrainingPolicy) -> dict[str, Any]:
@@ -96,7 +100,12 @@ def summarise_provenance(examples: Sequence[Example], policy: TrainingPolicy) ->
 
 
 def weigh(example: Example) -> Example:
-    """Give feedback its default weight where the sender left it at 1: 10 for a correction, 3 for a bad rating."""
+    """Give feedback its default weight where the sender left it at 1: 10 for a correction, 3 for a bad rating.
+
+    A larger weight than `MAX_WEIGHT` becomes that.
+    """
+    if example.weight > MAX_WEIGHT:
+        return replace(example, weight=MAX_WEIGHT)
     if example.weight != GOOD_WEIGHT or example.provenance.source == WEIGHED_SOURCE:
         return example
     if example.provenance.origin == "user_correction":

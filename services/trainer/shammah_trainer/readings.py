@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 from shammah_trainer.jobs import TrainJob
 from shammah_trainer.ledger import Ledger
-from shammah_trainer.round_log import last_rounds
+from shammah_trainer.round_log import Parked, last_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerStatus:
+    """Queue, ledger and last round. `categories`: rows by part and `new_train`, by category. Bytes are resident now.
+
+    `parked` are not in the queue any more: rounds failed on them.
+    """
+
+    categories: dict[str, dict[str, int]]
+    queue_size: int
+    parked: Parked
+    batch_size: int
+    ledger_sequence: int
+    acked_sequence: int
+    dead_letters: int
+    last_round: TrainJob | None
+    resident_bytes: int
+    device: str
 
 
 def measure_resident_bytes() -> int:

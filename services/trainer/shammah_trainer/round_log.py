@@ -30,11 +30,19 @@ class RoundEntry:
     result: dict[str, Any]
 
 
-def begin_round(ledger: Ledger, round_id: str, *, position: int, rows: Sequence[str]) -> None:
-    """Note that a round starts; durable before anything is computed."""
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """How many rows are left out of training, and what ended the rounds that last parked some ("" for none)."""
+
+    rows: int
+    reason: str
+
+
+def begin_round(ledger: Ledger, round_id: str, *, position: int, rows: Sequence[str], champion: str = "") -> None:
+    """Note that a round starts from the release `champion`; durable before anything is computed."""
     ledger.execute(
-        "INSERT INTO rounds (id, state, started, position, rows) VALUES (?, 'running', ?, ?, ?)",
-        (round_id, time.time(), position, json.dumps(list(rows))),
+        "INSERT INTO rounds (id, state, started, position, rows, result) VALUES (?, 'running', ?, ?, ?, ?)",
+        (round_id, time.time(), position, json.dumps(list(rows)), json.dumps({"parent": champion})),
     )
 
 
@@ -56,23 +64,24 @@ def close_round(ledger: Ledger, round_id: str, *, state: Literal["done", "failed
     """Note the end of a round; a failed one leaves its rows as they were."""
     ledger.execute("UPDATE rounds SET state = ?, ended = ? WHERE id = ?", (state, time.time(), round_id))
     if error:
-        ledger.execute("UPDATE rounds SET result = ? WHERE id = ?", (json.dumps({"error": error}), round_id))
+        sql = "UPDATE rounds SET result = json_set(result, '$.error', json(?)) WHERE id = ?"
+        ledger.execute(sql, (json.dumps(error), round_id))
 
 
 def park_rows(ledger: Ledger, error: str) -> int:
-    """Take the new rows that the last two rounds failed on, both with this error, out of what is trained.
+    """Take the new rows that the last two rounds failed on out of what is trained; returns how many there are.
 
-    They stay in the ledger as part "parked", and what ended the rounds with them; returns how many there are.
+    Only where both began from the same champion and ended with this error. The rows stay in the ledger as part
+    "parked"; `read_parked` says why.
     """
     last = last_rounds(ledger, 2)
-    if len(last) < 2 or not all(
-        entry.state == "failed" and str(entry.result.get("error", "")).startswith(f"{error}:") for entry in last
-    ):
+    if len(last) < 2 or last[0].result.get("parent") != last[1].result.get("parent"):
         return 0
-    both = sorted(set(last[0].rows) & set(last[1].rows))
+    if not all(entry.state == "failed" and _error_of(entry).startswith(f"{error}:") for entry in last):
+        return 0
     parked = 0
     with ledger.transaction():
-        for example in both:
+        for example in sorted(set(last[0].rows) & set(last[1].rows)):
             where = "id = ? AND part = 'train' AND trained = 0"
             if ledger.fetch(f"SELECT 1 FROM examples WHERE {where}", (example,)):
                 ledger.execute(f"UPDATE examples SET part = 'parked' WHERE {where}", (example,))
@@ -80,6 +89,15 @@ def park_rows(ledger: Ledger, error: str) -> int:
         result = {**last[0].result, "parked": parked}
         ledger.execute("UPDATE rounds SET result = ? WHERE id = ?", (json.dumps(result), last[0].id))
     return parked
+
+
+def read_parked(ledger: Ledger) -> Parked:
+    """Return how many rows are parked now, and why the last of them are."""
+    rows = int(ledger.fetch("SELECT COUNT(*) FROM examples WHERE part = 'parked'")[0][0])
+    if not rows:
+        return Parked(0, "")
+    found = _select(ledger, "WHERE json_extract(result, '$.parked') > 0 ORDER BY started DESC LIMIT 1")
+    return Parked(rows, _error_of(found[0]) if found else "")
 
 
 def open_rounds(ledger: Ledger) -> list[RoundEntry]:
@@ -96,6 +114,10 @@ def durable_position(ledger: Ledger) -> int:
     """Return the last log position whose round is durable (its release or its verdict "held" is in the store)."""
     rows = ledger.fetch("SELECT COALESCE(MAX(position), 0) FROM rounds WHERE state IN ('published', 'done')")
     return int(rows[0][0])
+
+
+def _error_of(entry: RoundEntry) -> str:
+    return str(entry.result.get("error", ""))
 
 
 def _select(ledger: Ledger, rest: str) -> list[RoundEntry]:

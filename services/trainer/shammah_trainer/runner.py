@@ -38,7 +38,7 @@ from shammah_trainer.forget import STALE
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.phases import Phases, Report
-from shammah_trainer.problems import DivergedError, StoppedError
+from shammah_trainer.problems import DeviceMemoryError, DivergedError, StoppedError
 from shammah_trainer.publishing import (
     Version,
     has_release,
@@ -48,10 +48,12 @@ from shammah_trainer.publishing import (
     read_champion,
 )
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings
-from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds, park_rows
+from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds, park_rows, read_parked
 from shammah_trainer.round_plan import PlanLimits, RoundPlan, has_new_evidence, make_plan, seed_of
 
 _LOG = logging.getLogger(__name__)
+# What ends a round again and again as long as the same rows are in it.
+_OF_ROWS = (DivergedError, DeviceMemoryError)
 T = TypeVar("T")
 
 
@@ -97,7 +99,8 @@ class Runner:
         """Choose the rows of the next round.
 
         Raises:
-            PreconditionError: the champion has learned from every train row, and no evidence came since.
+            PreconditionError: the champion has learned from every train row, and no evidence came since; or there are
+                neither train nor dev rows.
         """
         champion = await self.read_champion_release()
         ledger = self._parts.ledger
@@ -109,10 +112,13 @@ class Runner:
         if not plan.train and not plan.dev:
             raise PreconditionError(
                 "nothing to train on: there are no train and no dev examples, only exam rows or none"
+                + _tell_parked(ledger)
             )
         evidence = plan.exam and has_new_evidence(ledger, champion_position=champion.position)
         if not plan.new and not evidence and not ledger.read_meta(STALE):
-            raise PreconditionError("nothing to train on: the champion has learned from every train example there is")
+            raise PreconditionError(
+                f"nothing to train on: the champion has learned from every train example there is{_tell_parked(ledger)}"
+            )
         return champion, plan
 
     async def run(self, round_id: str, report: Report, stop: threading.Event | None = None) -> dict[str, Any]:
@@ -135,7 +141,8 @@ class Runner:
             await publish_checkpoint(
                 self._parts.store, champion, metrics={"train_rows": len(plan.train)}, reason="before a round"
             )
-            begin_round(self._parts.ledger, round_id, position=plan.position, rows=[row.id for row in plan.train])
+            rows = [row.id for row in plan.train]
+            begin_round(self._parts.ledger, round_id, position=plan.position, rows=rows, champion=champion.id)
             try:
                 result = await self._run_begun(round_id, champion, plan, fence, report)
                 # Nothing was forgotten meanwhile, and the index without what was before will serve.
@@ -250,11 +257,16 @@ class Runner:
         # A disk that is still full must not hide what ended the round; the next start closes it.
         with contextlib.suppress(ShammahError):
             close_round(self._parts.ledger, round_id, state="failed", error=f"{type(error).__name__}: {error}")
-            if isinstance(error, DivergedError) and (parked := park_rows(self._parts.ledger, type(error).__name__)):
-                _LOG.warning("%d examples are parked, two rounds in a row diverged on them: %s", parked, error)
+            if isinstance(error, _OF_ROWS) and (parked := park_rows(self._parts.ledger, type(error).__name__)):
+                _LOG.warning("%d examples are parked, two rounds in a row ended on them: %s", parked, error)
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.worker, work)
+
+
+def _tell_parked(ledger: Ledger) -> str:
+    parked = read_parked(ledger)
+    return f"; {parked.rows} are parked: {parked.reason}" if parked.rows else ""
 
 
 def _name_disk_error(error: OSError | SafetensorError) -> ShammahError:

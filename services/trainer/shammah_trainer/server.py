@@ -90,6 +90,8 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
                 for name, rows in sorted(status.categories.items())
             ],
             queue_size=status.queue_size,
+            parked=status.parked.rows,
+            parked_reason=status.parked.reason,
             batch_size=status.batch_size,
             ledger_sequence=status.ledger_sequence,
             acked_sequence=status.acked_sequence,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Provenance
-from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance, weigh
+from shammah_trainer.policy import MAX_WEIGHT, TrainingPolicy, cap_user_weights, summarise_provenance, weigh
 from support.trainer import make_example
 
 
@@ -57,6 +57,14 @@ def test_feedback_gets_its_default_weights() -> None:
     assert weigh(make_example("q", "a")).weight == 1
     capped = Provenance(origin="user_correction", source="feedback")
     assert weigh(make_example("q", "a", provenance=capped)).weight == 1
+
+
+def test_no_row_weighs_more_than_any_door_lets_in() -> None:
+    heavy = make_example("q", "a", weight=1e39)
+    assert weigh(heavy).weight == MAX_WEIGHT == 10.0
+    # One that is in a ledger of before, too.
+    light = make_example("r", "b", weight=0.5)
+    assert cap_user_weights([heavy, light], TrainingPolicy()) == [MAX_WEIGHT, 0.5]
 
 
 def test_the_summary_counts_by_origin_and_licence_and_holds_the_policy() -> None:

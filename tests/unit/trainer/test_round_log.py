@@ -16,7 +16,16 @@ from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger, LedgerRow
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.rollouts import _grade_and_keep
-from shammah_trainer.round_log import begin_round, close_round, last_rounds, mark_published, open_rounds, park_rows
+from shammah_trainer.round_log import (
+    Parked,
+    begin_round,
+    close_round,
+    last_rounds,
+    mark_published,
+    open_rounds,
+    park_rows,
+    read_parked,
+)
 from shammah_trainer.round_plan import count_fresh
 from shammah_trainer.runner import Runner
 from support.trainer import make_switch_rows
@@ -29,8 +38,8 @@ def ledger(tmp_path: Path) -> Ledger:
     return made
 
 
-def fail(ledger: Ledger, name: str, rows: list[LedgerRow], error: str) -> None:
-    begin_round(ledger, name, position=1, rows=[row.id for row in rows])
+def fail(ledger: Ledger, name: str, rows: list[LedgerRow], error: str, champion: str = "R0") -> None:
+    begin_round(ledger, name, position=1, rows=[row.id for row in rows], champion=champion)
     close_round(ledger, name, state="failed", error=error)
 
 
@@ -42,7 +51,25 @@ def test_rows_that_two_rounds_in_a_row_diverged_on_are_parked_and_later_ones_are
     assert park_rows(ledger, "DivergedError") == 8
     assert {row.id for row in ledger.rows("part = 'parked'")} == {row.id for row in rows[:8]}
     assert count_fresh(ledger, champion_position=0) == 4
-    assert last_rounds(ledger, 1)[0].result == {"error": "DivergedError: the loss is nan", "parked": 8}
+    assert last_rounds(ledger, 1)[0].result == {"error": "DivergedError: the loss is nan", "parked": 8, "parent": "R0"}
+    assert read_parked(ledger) == Parked(8, "DivergedError: the loss is nan")
+    # What was forgotten since is parked no more.
+    erase_from_ledger(ledger, rows[0].id, 1)
+    assert read_parked(ledger).rows == 7
+
+
+def test_rounds_of_two_champions_park_nothing(ledger: Ledger) -> None:
+    rows = list(ledger.rows("part = 'train'"))
+    fail(ledger, "A", rows, "DivergedError: nan")
+    fail(ledger, "B", rows, "DivergedError: nan", champion="R1")
+    assert park_rows(ledger, "DivergedError") == 0
+    fail(ledger, "C", rows, "DivergedError: nan", champion="R1")
+    assert park_rows(ledger, "DivergedError") == 12
+
+
+def test_a_reason_keeps_characters_that_a_file_can_not_hold(ledger: Ledger) -> None:
+    fail(ledger, "A", [], 'OSError: no file "\udce4"')
+    assert last_rounds(ledger, 1)[0].result["error"] == 'OSError: no file "\udce4"'
 
 
 @pytest.mark.parametrize("errors", [("StorageFullError: full", "DivergedError: nan"), ("DivergedError: nan", "x: y")])
@@ -80,11 +107,20 @@ def test_the_answer_to_a_row_that_was_forgotten_meanwhile_is_not_kept(ledger: Le
     assert ledger.fetch("SELECT text FROM rollouts") == []
 
 
-def test_a_disk_that_can_not_be_read_has_a_name(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [sqlite3.OperationalError("disk I/O error"), sqlite3.DatabaseError("disk image is malformed")]
+)
+def test_a_disk_that_can_not_be_read_has_a_name(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, error: sqlite3.Error
+) -> None:
     class Broken:
+        in_transaction = False
+
         def execute(self, *_: object) -> None:
-            raise sqlite3.OperationalError("disk I/O error")
+            raise error
 
     monkeypatch.setattr(ledger, "_db", Broken())
-    with pytest.raises(UnavailableError, match="disk I/O error"):
+    with pytest.raises(UnavailableError, match=str(error)):
         ledger.fetch("SELECT 1")
+    with pytest.raises(UnavailableError, match=str(error)), ledger.transaction():
+        pass

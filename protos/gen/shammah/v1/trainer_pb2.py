@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from shammah.v1 import types_pb2 as shammah_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shammah/v1/trainer.proto\x12\nshammah.v1\x1a\x16shammah/v1/types.proto\"2\n\x0cTrainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"-\n\rTrainResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"6\n\x12GetTrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\"3\n\x13GetTrainJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"2\n\x10StopTrainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"1\n\x11StopTrainResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"\x0f\n\rStatusRequest\"]\n\x0c\x43\x61tegoryRows\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05train\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x65v\x18\x03 \x01(\x05\x12\x0c\n\x04\x65xam\x18\x04 \x01(\x05\x12\x11\n\tnew_train\x18\x05 \x01(\x05\"\xfa\x01\n\x0eStatusResponse\x12,\n\ncategories\x18\x01 \x03(\x0b\x32\x18.shammah.v1.CategoryRows\x12\x12\n\nqueue_size\x18\x02 \x01(\x05\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\x12\x17\n\x0fledger_sequence\x18\x04 \x01(\x04\x12\x16\n\x0e\x61\x63ked_sequence\x18\x05 \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x06 \x01(\x05\x12#\n\nlast_round\x18\x07 \x01(\x0b\x32\x0f.shammah.v1.Job\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x01\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\"H\n\x15SampleExamplesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\".\n\x16SampleExamplesResponse\x12\x14\n\x0c\x65xample_json\x18\x01 \x03(\t\",\n\x14\x43heckExamplesRequest\x12\x14\n\x0c\x65xample_json\x18\x01 \x03(\t\"#\n\x15\x46orgetExamplesRequest\x12\n\n\x02id\x18\x01 \x01(\t\"`\n\x16\x46orgetExamplesResponse\x12\x10\n\x08\x65xamples\x18\x01 \x03(\t\x12\x10\n\x08messages\x18\x02 \x01(\x05\x12\x10\n\x08rollouts\x18\x03 \x01(\x05\x12\x10\n\x08releases\x18\x04 \x03(\t\"E\n\x15\x43heckExamplesResponse\x12,\n\x08verdicts\x18\x01 \x03(\x0e\x32\x1a.shammah.v1.ExampleVerdict*\xa7\x01\n\x0e\x45xampleVerdict\x12\x1f\n\x1b\x45XAMPLE_VERDICT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XAMPLE_VERDICT_NEW\x10\x01\x12\x1d\n\x19\x45XAMPLE_VERDICT_DUPLICATE\x10\x02\x12\x1d\n\x19\x45XAMPLE_VERDICT_NEAR_EXAM\x10\x03\x12\x1d\n\x19\x45XAMPLE_VERDICT_FORBIDDEN\x10\x04\x32\xb1\x04\n\x0eTrainerService\x12<\n\x05Train\x12\x18.shammah.v1.TrainRequest\x1a\x19.shammah.v1.TrainResponse\x12N\n\x0bGetTrainJob\x12\x1e.shammah.v1.GetTrainJobRequest\x1a\x1f.shammah.v1.GetTrainJobResponse\x12H\n\tStopTrain\x12\x1c.shammah.v1.StopTrainRequest\x1a\x1d.shammah.v1.StopTrainResponse\x12?\n\x06Status\x12\x19.shammah.v1.StatusRequest\x1a\x1a.shammah.v1.StatusResponse\x12W\n\x0eSampleExamples\x12!.shammah.v1.SampleExamplesRequest\x1a\".shammah.v1.SampleExamplesResponse\x12T\n\rCheckExamples\x12 .shammah.v1.CheckExamplesRequest\x1a!.shammah.v1.CheckExamplesResponse\x12W\n\x0e\x46orgetExamples\x12!.shammah.v1.ForgetExamplesRequest\x1a\".shammah.v1.ForgetExamplesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18shammah/v1/trainer.proto\x12\nshammah.v1\x1a\x16shammah/v1/types.proto\"2\n\x0cTrainRequest\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"-\n\rTrainResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"6\n\x12GetTrainJobRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cwait_seconds\x18\x02 \x01(\x01\"3\n\x13GetTrainJobResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"2\n\x10StopTrainRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"1\n\x11StopTrainResponse\x12\x1c\n\x03job\x18\x01 \x01(\x0b\x32\x0f.shammah.v1.Job\"\x0f\n\rStatusRequest\"]\n\x0c\x43\x61tegoryRows\x12\x10\n\x08\x63\x61tegory\x18\x01 \x01(\t\x12\r\n\x05train\x18\x02 \x01(\x05\x12\x0b\n\x03\x64\x65v\x18\x03 \x01(\x05\x12\x0c\n\x04\x65xam\x18\x04 \x01(\x05\x12\x11\n\tnew_train\x18\x05 \x01(\x05\"\xa1\x02\n\x0eStatusResponse\x12,\n\ncategories\x18\x01 \x03(\x0b\x32\x18.shammah.v1.CategoryRows\x12\x12\n\nqueue_size\x18\x02 \x01(\x05\x12\x12\n\nbatch_size\x18\x03 \x01(\x05\x12\x17\n\x0fledger_sequence\x18\x04 \x01(\x04\x12\x16\n\x0e\x61\x63ked_sequence\x18\x05 \x01(\x04\x12\x14\n\x0c\x64\x65\x61\x64_letters\x18\x06 \x01(\x05\x12#\n\nlast_round\x18\x07 \x01(\x0b\x32\x0f.shammah.v1.Job\x12\x16\n\x0eresident_bytes\x18\x08 \x01(\x01\x12\x0e\n\x06\x64\x65vice\x18\t \x01(\t\x12\x0e\n\x06parked\x18\n \x01(\x05\x12\x15\n\rparked_reason\x18\x0b \x01(\t\"H\n\x15SampleExamplesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\".\n\x16SampleExamplesResponse\x12\x14\n\x0c\x65xample_json\x18\x01 \x03(\t\",\n\x14\x43heckExamplesRequest\x12\x14\n\x0c\x65xample_json\x18\x01 \x03(\t\"#\n\x15\x46orgetExamplesRequest\x12\n\n\x02id\x18\x01 \x01(\t\"`\n\x16\x46orgetExamplesResponse\x12\x10\n\x08\x65xamples\x18\x01 \x03(\t\x12\x10\n\x08messages\x18\x02 \x01(\x05\x12\x10\n\x08rollouts\x18\x03 \x01(\x05\x12\x10\n\x08releases\x18\x04 \x03(\t\"E\n\x15\x43heckExamplesResponse\x12,\n\x08verdicts\x18\x01 \x03(\x0e\x32\x1a.shammah.v1.ExampleVerdict*\xa7\x01\n\x0e\x45xampleVerdict\x12\x1f\n\x1b\x45XAMPLE_VERDICT_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45XAMPLE_VERDICT_NEW\x10\x01\x12\x1d\n\x19\x45XAMPLE_VERDICT_DUPLICATE\x10\x02\x12\x1d\n\x19\x45XAMPLE_VERDICT_NEAR_EXAM\x10\x03\x12\x1d\n\x19\x45XAMPLE_VERDICT_FORBIDDEN\x10\x04\x32\xb1\x04\n\x0eTrainerService\x12<\n\x05Train\x12\x18.shammah.v1.TrainRequest\x1a\x19.shammah.v1.TrainResponse\x12N\n\x0bGetTrainJob\x12\x1e.shammah.v1.GetTrainJobRequest\x1a\x1f.shammah.v1.GetTrainJobResponse\x12H\n\tStopTrain\x12\x1c.shammah.v1.StopTrainRequest\x1a\x1d.shammah.v1.StopTrainResponse\x12?\n\x06Status\x12\x19.shammah.v1.StatusRequest\x1a\x1a.shammah.v1.StatusResponse\x12W\n\x0eSampleExamples\x12!.shammah.v1.SampleExamplesRequest\x1a\".shammah.v1.SampleExamplesResponse\x12T\n\rCheckExamples\x12 .shammah.v1.CheckExamplesRequest\x1a!.shammah.v1.CheckExamplesResponse\x12W\n\x0e\x46orgetExamples\x12!.shammah.v1.ForgetExamplesRequest\x1a\".shammah.v1.ForgetExamplesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'shammah.v1.trainer_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXAMPLEVERDICT']._serialized_start=1115
-  _globals['_EXAMPLEVERDICT']._serialized_end=1282
+  _globals['_EXAMPLEVERDICT']._serialized_start=1154
+  _globals['_EXAMPLEVERDICT']._serialized_end=1321
   _globals['_TRAINREQUEST']._serialized_start=64
   _globals['_TRAINREQUEST']._serialized_end=114
   _globals['_TRAINRESPONSE']._serialized_start=116
@@ -51,19 +51,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CATEGORYROWS']._serialized_start=392
   _globals['_CATEGORYROWS']._serialized_end=485
   _globals['_STATUSRESPONSE']._serialized_start=488
-  _globals['_STATUSRESPONSE']._serialized_end=738
-  _globals['_SAMPLEEXAMPLESREQUEST']._serialized_start=740
-  _globals['_SAMPLEEXAMPLESREQUEST']._serialized_end=812
-  _globals['_SAMPLEEXAMPLESRESPONSE']._serialized_start=814
-  _globals['_SAMPLEEXAMPLESRESPONSE']._serialized_end=860
-  _globals['_CHECKEXAMPLESREQUEST']._serialized_start=862
-  _globals['_CHECKEXAMPLESREQUEST']._serialized_end=906
-  _globals['_FORGETEXAMPLESREQUEST']._serialized_start=908
-  _globals['_FORGETEXAMPLESREQUEST']._serialized_end=943
-  _globals['_FORGETEXAMPLESRESPONSE']._serialized_start=945
-  _globals['_FORGETEXAMPLESRESPONSE']._serialized_end=1041
-  _globals['_CHECKEXAMPLESRESPONSE']._serialized_start=1043
-  _globals['_CHECKEXAMPLESRESPONSE']._serialized_end=1112
-  _globals['_TRAINERSERVICE']._serialized_start=1285
-  _globals['_TRAINERSERVICE']._serialized_end=1846
+  _globals['_STATUSRESPONSE']._serialized_end=777
+  _globals['_SAMPLEEXAMPLESREQUEST']._serialized_start=779
+  _globals['_SAMPLEEXAMPLESREQUEST']._serialized_end=851
+  _globals['_SAMPLEEXAMPLESRESPONSE']._serialized_start=853
+  _globals['_SAMPLEEXAMPLESRESPONSE']._serialized_end=899
+  _globals['_CHECKEXAMPLESREQUEST']._serialized_start=901
+  _globals['_CHECKEXAMPLESREQUEST']._serialized_end=945
+  _globals['_FORGETEXAMPLESREQUEST']._serialized_start=947
+  _globals['_FORGETEXAMPLESREQUEST']._serialized_end=982
+  _globals['_FORGETEXAMPLESRESPONSE']._serialized_start=984
+  _globals['_FORGETEXAMPLESRESPONSE']._serialized_end=1080
+  _globals['_CHECKEXAMPLESRESPONSE']._serialized_start=1082
+  _globals['_CHECKEXAMPLESRESPONSE']._serialized_end=1151
+  _globals['_TRAINERSERVICE']._serialized_start=1324
+  _globals['_TRAINERSERVICE']._serialized_end=1885
 # @@protoc_insertion_point(module_scope)

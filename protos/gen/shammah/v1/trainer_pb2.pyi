@@ -241,6 +241,8 @@ class StatusResponse(_message.Message):
     LAST_ROUND_FIELD_NUMBER: _builtins.int
     RESIDENT_BYTES_FIELD_NUMBER: _builtins.int
     DEVICE_FIELD_NUMBER: _builtins.int
+    PARKED_FIELD_NUMBER: _builtins.int
+    PARKED_REASON_FIELD_NUMBER: _builtins.int
     queue_size: _builtins.int
     """Train rows that the champion has not seen."""
     batch_size: _builtins.int
@@ -250,6 +252,9 @@ class StatusResponse(_message.Message):
     dead_letters: _builtins.int
     resident_bytes: _builtins.float
     device: _builtins.str
+    parked: _builtins.int
+    """Train rows that are in the queue no more since two rounds in a row failed on them, and how those ended."""
+    parked_reason: _builtins.str
     @_builtins.property
     def categories(self) -> _containers.RepeatedCompositeFieldContainer[Global___CategoryRows]: ...
     @_builtins.property
@@ -266,10 +271,12 @@ class StatusResponse(_message.Message):
         last_round: _types_pb2.Job | None = ...,
         resident_bytes: _builtins.float = ...,
         device: _builtins.str = ...,
+        parked: _builtins.int = ...,
+        parked_reason: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_round", b"last_round"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_sequence", b"acked_sequence", "batch_size", b"batch_size", "categories", b"categories", "dead_letters", b"dead_letters", "device", b"device", "last_round", b"last_round", "ledger_sequence", b"ledger_sequence", "queue_size", b"queue_size", "resident_bytes", b"resident_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acked_sequence", b"acked_sequence", "batch_size", b"batch_size", "categories", b"categories", "dead_letters", b"dead_letters", "device", b"device", "last_round", b"last_round", "ledger_sequence", b"ledger_sequence", "parked", b"parked", "parked_reason", b"parked_reason", "queue_size", b"queue_size", "resident_bytes", b"resident_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
