@@ -10,11 +10,12 @@ from shammah_chassis.bus import Bus
 from shammah_chassis.directory_store import DirectoryStore
 from shammah_chassis.errors import ArtifactError, StorageFullError
 from shammah_chassis.releases import parse_wanted
+from shammah_chassis.streams import EXAMPLES
 from shammah_trainer import learn_generator as learn_generator_module
 from shammah_trainer import runner as runner_module
 from shammah_trainer.engine import TrainerEngine
-from support.rounds import EXAM, TAUGHT, champion_of, teach, trained_counts
-from support.trainer import run_round, start_engine
+from support.rounds import EXAM, TAUGHT, champion_of, promote, teach, trained_counts
+from support.trainer import make_switch_rows, run_round, start_engine
 
 
 async def test_a_crash_after_publishing_is_finished_and_not_trained_again(
@@ -130,3 +131,24 @@ async def test_poison_goes_to_the_dead_letters_and_the_rest_goes_on(engine: Trai
     assert sum(sum(entry.values()) - entry["new_train"] for entry in status.categories.values()) == 5
     dead = await bus.jetstream.stream_info("DEAD")
     assert dead.state.messages == 1
+
+
+async def test_a_log_that_was_made_anew_loses_no_example(settings, bus: Bus) -> None:
+    engine = await start_engine(settings)
+    for rows in (EXAM[:20], TAUGHT[:40]):
+        for row in rows:
+            await teach(bus, engine, [row])
+    job = await run_round(engine)
+    await promote(bus, job.id)
+    assert (await engine.read_status()).queue_size == 0
+    await engine.close()
+    await bus.jetstream.delete_stream(EXAMPLES)
+    again = await start_engine(settings)
+    assert (await again.read_status()).ledger_sequence == 0
+    # Fewer messages than the log of before had: by their numbers alone they would all be known.
+    await teach(bus, again, make_switch_rows(20, seed=2, part_hint="train"))
+    assert (await again.read_status()).queue_size == 20
+    # A place of the log of before is none of this one: nothing of it is erased.
+    erased = await again.forget(TAUGHT[0].id)
+    assert (erased.forgotten.examples, erased.forgotten.messages) == ((TAUGHT[0].id,), 0)
+    await again.close()

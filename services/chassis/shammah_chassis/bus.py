@@ -182,6 +182,7 @@ class Bus:
             messages=info.state.messages,
             bytes=info.state.bytes,
             max_bytes=info.config.max_bytes or -1,
+            made=round(info.created.timestamp() * 1e6) if info.created else 0,
         )
 
     async def last_sequence(self) -> int:

@@ -31,10 +31,14 @@ class LogMessage:
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """The example log: first and last sequence, messages, bytes held and allowed."""
+    """The example log: first and last sequence, messages, bytes held and allowed.
+
+    `made`: when its stream was made, in Unix microseconds; another number is another log.
+    """
 
     first_sequence: int
     last_sequence: int
     messages: int
     bytes: int
     max_bytes: int
+    made: int

@@ -20,7 +20,12 @@ _FORBIDDEN = 10057
 
 
 async def read_message(bus: Bus, sequence: int) -> LogMessage | None:
-    """Return one message of the example log; None when it is not there (any more). Raises UnavailableError."""
+    """Return one message of the example log; None when it is not there (any more). Raises UnavailableError.
+
+    0 is the place of what stood in another log.
+    """
+    if sequence < 1:
+        return None
     try:
         found = await bus.call(lambda: bus.jetstream.get_msg(EXAMPLES, seq=sequence), f"read log at {sequence}")
     except nats.js.errors.NotFoundError:

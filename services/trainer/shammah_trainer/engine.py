@@ -40,6 +40,7 @@ from shammah_trainer.ingest import Ingest, Outcome
 from shammah_trainer.intake import Intake
 from shammah_trainer.jobs import JobBook, TrainJob
 from shammah_trainer.ledger import Ledger
+from shammah_trainer.log_change import position_of
 from shammah_trainer.problems import StoppedError
 from shammah_trainer.publishing import publish, read_champion, read_wanted, write_first_champion
 from shammah_trainer.readings import TrainerStatus, load_last_round, measure_resident_bytes
@@ -265,7 +266,9 @@ class TrainerEngine:
             self._ledger = ledger = Ledger(settings.data_dir / "ledger.sqlite")
             self._ingest = await self._in_ledger(lambda: Ingest(ledger, settings.policy()))
         if self._intake is None:
-            self._intake = Intake(self._bus, self._ledger, self._need(self._ingest), self._ledger_thread)
+            self._intake = Intake(
+                self._bus, self._ledger, self._need(self._ingest), self._ledger_thread, covered=lambda: self._position
+            )
         lease = Lease(self._bus, holder=f"trainer-{new_ulid()}", ttl_seconds=settings.lease_seconds)
         self._runner = self._make_runner(self._bus, store, lease)
         await self._ensure_release_zero(self._bus, store, lease)
@@ -278,6 +281,7 @@ class TrainerEngine:
         earlier = load_last_round(self._need(self._ledger))
         if earlier is not None and self._jobs.last is None:
             self._jobs.add(earlier)
+        await self._refresh_position()
         self._say("reading the example log")
         await self._intake.catch_up()
         await self._refresh_position()
@@ -359,7 +363,8 @@ class TrainerEngine:
 
     async def _refresh_position(self) -> None:
         with contextlib.suppress(UnavailableError):  # the last known one will do for a status
-            self._position = (await self._need(self._runner).read_champion_release()).position
+            champion = await self._need(self._runner).read_champion_release()
+            self._position = position_of(champion, self._need(self._ledger))
 
     async def _in_ledger(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._ledger_thread, work)

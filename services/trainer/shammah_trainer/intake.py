@@ -18,6 +18,7 @@ from shammah_chassis.errors import ShammahError, UnavailableError
 
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger
+from shammah_trainer.log_change import follow_log
 from shammah_trainer.round_log import durable_position
 
 _LOG = logging.getLogger(__name__)
@@ -29,18 +30,25 @@ _ACK_WAIT_SECONDS = 600.0
 
 
 class Intake:
-    """Feeds the ledger; `executor` has one thread, which alone uses `ingest`."""
+    """Feeds the ledger; `executor` has one thread, which alone uses `ingest`.
 
-    def __init__(self, bus: Bus, ledger: Ledger, ingest: Ingest, executor: Executor) -> None:
+    `covered` gives the champion's position in the log, as last seen.
+    """
+
+    def __init__(
+        self, bus: Bus, ledger: Ledger, ingest: Ingest, executor: Executor, *, covered: Callable[[], int] = lambda: 0
+    ) -> None:
         self._bus = bus
         self._ledger = ledger
         self._ingest = ingest
         self._executor = executor
+        self._covered = covered
         # Long: what is redelivered is only ignored, the ledger has it.
         self._consumer = ExampleConsumer(bus, ack_wait_seconds=_ACK_WAIT_SECONDS)
 
     async def catch_up(self) -> None:
-        """Read from the log whatever the ledger lacks; a lost ledger is rebuilt from the first message."""
+        """Read from the log whatever the ledger lacks; a lost ledger is rebuilt, another log read, from the first."""
+        await self._follow_this_log()
         async for message in self._bus.read_log(self._ledger.read_meta("sequence") + 1):
             await self._take(message)
 
@@ -91,6 +99,16 @@ class Intake:
     async def close(self) -> None:
         """Stop reading."""
         await self._consumer.close()
+
+    async def _follow_this_log(self) -> None:
+        log = await self._bus.log_state()
+        ledger, covered = self._ledger, self._covered()
+        another = await asyncio.get_running_loop().run_in_executor(
+            self._executor,
+            lambda: follow_log(ledger, made=log.made, last_sequence=log.last_sequence, covered=covered),
+        )
+        if another:
+            _LOG.warning("the example log is another one, or has lost its end: it is read from its first message")
 
     async def _take_in_order(self, message: LogMessage) -> None:
         """Take a message; if others were skipped (another reader had them), read those from the log first."""

@@ -37,6 +37,7 @@ from shammah_chassis.tasks import stop_tasks
 from shammah_trainer.forget import STALE
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
+from shammah_trainer.log_change import position_of
 from shammah_trainer.phases import Phases, Report
 from shammah_trainer.problems import DeviceMemoryError, DivergedError, StoppedError
 from shammah_trainer.publishing import (
@@ -104,17 +105,16 @@ class Runner:
         """
         champion = await self.read_champion_release()
         ledger = self._parts.ledger
+        position = position_of(champion, ledger)
         plan = await self._in_worker(
-            lambda: make_plan(
-                ledger, champion_position=champion.position, limits=self._parts.limits, seed=seed_of(round_id)
-            )
+            lambda: make_plan(ledger, champion_position=position, limits=self._parts.limits, seed=seed_of(round_id))
         )
         if not plan.train and not plan.dev:
             raise PreconditionError(
                 "nothing to train on: there are no train and no dev examples, only exam rows or none"
                 + _tell_parked(ledger)
             )
-        evidence = plan.exam and has_new_evidence(ledger, champion_position=champion.position)
+        evidence = plan.exam and has_new_evidence(ledger, champion_position=position)
         if not plan.new and not evidence and not ledger.read_meta(STALE):
             raise PreconditionError(
                 f"nothing to train on: the champion has learned from every train example there is{_tell_parked(ledger)}"
