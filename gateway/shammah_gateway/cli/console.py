@@ -23,8 +23,9 @@ R = TypeVar("R")
 _ENUM = re.compile(r"(?:JOB_STATE|RISK_LEVEL)_([A-Z]+)")
 # A pipe has no width: tables are then laid out for a wide page instead of 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 140
-out = Console(highlight=False, soft_wrap=True, width=_WIDTH)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# An answer is printed as it is: no `:name:` in it is a picture.
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 
 def named_errors(command: Callable[P, R]) -> Callable[P, R]:

@@ -171,7 +171,7 @@ def serve_mcp(
 def learn_files(
     files: Files,
     exam: Annotated[bool, typer.Option(help="these rows are your own exam: never trained on")] = False,
-    limit: Annotated[int, typer.Option(help="at most this many rows of each file; 0 is all")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="at most this many rows of each file; 0 is all")] = 0,
     offline: Annotated[  # read by LearnCommand, before the other arguments are
         bool, typer.Option("--offline", help="learn from files without services; see learn --offline --help")
     ] = False,
@@ -191,7 +191,7 @@ def evaluate_files(
     as_json: AsJson = False,
     release: Annotated[str, typer.Option(help="evaluate this release instead of the champion")] = "",
     by: Annotated[str, typer.Option(help="group rows by category or family")] = "category",
-    limit: Annotated[int, typer.Option(help="at most this many rows of each file; 0 is all")] = 0,
+    limit: Annotated[int, typer.Option(min=0, help="at most this many rows of each file; 0 is all")] = 0,
     max_tokens: Annotated[int, typer.Option(help="0: the release's own limits")] = 0,
     concurrency: Annotated[int, typer.Option(min=1, max=256, help="queries in flight")] = 16,
 ) -> None:

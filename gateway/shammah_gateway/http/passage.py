@@ -21,7 +21,9 @@ HOP_BY_HOP = frozenset(
     }
 )
 # The caller's encodings are not asked for: the answer must be readable here, to be booked and learned from.
-_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect"}
+_NOT_FORWARDED = HOP_BY_HOP | {b"host", b"content-length", b"accept-encoding", b"expect", b"cookie"}
+# Cookies are between two neighbours too: the caller's are of our address, the upstream's of its own.
+_NOT_RETURNED = HOP_BY_HOP | {b"set-cookie"}
 CREDENTIALS = ("authorization", "x-api-key")
 _OWN_PREFIX = b"x-shammah-"
 Raw = Sequence[tuple[bytes, bytes]]
@@ -56,12 +58,13 @@ class Passage:
 
 
 def forward_headers(raw: Raw) -> CIMultiDict[str]:
-    """Return the request headers that go on: all but the connection's own and ours."""
+    """Return the request headers that go on: all but the connection's own, those that it names, cookies and ours."""
+    dropped = _NOT_FORWARDED | _named_by_connection(raw)
     return CIMultiDict(
         [
             (name.decode("latin-1"), value.decode("latin-1"))
             for name, value in raw
-            if name not in _NOT_FORWARDED and not name.startswith(_OWN_PREFIX)
+            if name not in dropped and not name.startswith(_OWN_PREFIX)
         ]
     )
 
@@ -71,15 +74,22 @@ def reply_headers(raw: Raw, author: Mapping[str, str], *, stream: bool) -> list[
 
     A stream has no length: an event may be added when it breaks.
     """
+    dropped = _NOT_RETURNED | _named_by_connection(raw)
     found = [
         (name, value)
         for name, value in raw
-        if (low := name.lower()) not in HOP_BY_HOP
+        if (low := name.lower()) not in dropped
         and not low.startswith(_OWN_PREFIX)
         and not (stream and low == b"content-length")
     ]
     found.extend((name.encode("latin-1"), value.encode("latin-1")) for name, value in author.items())
     return found
+
+
+def _named_by_connection(raw: Raw) -> frozenset[bytes]:
+    """Return the headers that `Connection` says are of this connection alone (RFC 9110, 7.6.1)."""
+    values = [value for name, value in raw if name.lower() == b"connection"]
+    return frozenset(part.strip().lower() for value in values for part in value.split(b","))
 
 
 def target_of(scope: Mapping[str, object]) -> str:
