@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from shammah_local.errors import NotRunningError, PartFailedError
 from shammah_local.layout import Layout
@@ -34,6 +35,14 @@ def make_embedded_plan(layout: Layout, settings: Sequence[str]) -> list[Part]:
     return embedded_plan(PlanSettings(layout=layout, nats_token=nats_token, overrides=overrides, cpus=count_cpus()))
 
 
+def keep_private(folder: Path) -> None:
+    """Make a data folder, and let nobody else into it: it holds conversations. Another user's folder stays as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid == os.getuid() and status.st_mode & 0o077:
+        folder.chmod(status.st_mode & 0o700)
+
+
 def up(layout: Layout, make_plan: MakePlan, *, start_seconds: float = START_SECONDS) -> int:
     """Start everything and stay until a signal; the plan is made when the data folder is ours.
 
@@ -41,7 +50,7 @@ def up(layout: Layout, make_plan: MakePlan, *, start_seconds: float = START_SECO
         AlreadyRunningError: the data folder is in use.
         PartFailedError: a part can't be kept running; everything is stopped then.
     """
-    layout.root.mkdir(parents=True, exist_ok=True)
+    keep_private(layout.root)
     lock = DataLock.acquire(layout.lock_file)
     try:
         for path in layout.run.glob("*.progress"):
@@ -64,6 +73,7 @@ def up_detached(layout: Layout, command: Sequence[str]) -> int:
     Raises:
         PartFailedError: it ended before it was ready; what it said was shown.
     """
+    keep_private(layout.root)
     layout.run.mkdir(parents=True, exist_ok=True)
     with layout.supervisor_log.open("ab") as output:
         shown = output.tell()
