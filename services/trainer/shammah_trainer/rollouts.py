@@ -32,6 +32,7 @@ UNTAUGHT_RESPONSE = 64
 _LENGTH = FEATURES.index("length")
 _ROOM = 1.5  # a student's answer may be this much longer than the longest it was taught
 _ROOM_TOKENS = 4
+_LEAST_AROUND = 2  # tokens of an example beside its response: the end of turn, and the last one of the prompt
 _CHUNK = 64
 _CLOSE_SECONDS = 5.0
 
@@ -79,17 +80,24 @@ Load = Callable[[], Model]
 
 
 def choose_limits(
-    taught: Sequence[LedgerRow], judged: Sequence[LedgerRow], *, tokenizer: Path, longest: int = LONGEST_RESPONSE
+    taught: Sequence[LedgerRow],
+    judged: Sequence[LedgerRow],
+    *,
+    tokenizer: Path,
+    max_tokens: int,
+    longest: int = LONGEST_RESPONSE,
 ) -> dict[str, int]:
     """Return `max_new_tokens` per category from its taught responses: 1.5 times the longest + 4, at most `longest`.
 
-    A category that is judged but was never taught gets 64.
+    A category that is judged but was never taught gets 64. A response that leaves no room in `max_tokens` for the end
+    of turn and one token of its prompt is left out of training (`cut_row`), so it lifts no limit.
     """
     loaded = load_tokenizer(tokenizer)
     taught_tokens: dict[str, int] = {}
     for row in taught:
         length = len(encode_text(loaded, row.example.response))
-        taught_tokens[row.category] = max(taught_tokens.get(row.category, 0), length)
+        if length + _LEAST_AROUND <= max_tokens:
+            taught_tokens[row.category] = max(taught_tokens.get(row.category, 0), length)
     limits = {name: min(longest, math.ceil(_ROOM * length) + _ROOM_TOKENS) for name, length in taught_tokens.items()}
     return {row.category: min(longest, UNTAUGHT_RESPONSE) for row in judged} | limits
 

@@ -137,11 +137,9 @@ class Round:
         torch.set_num_threads(self._settings.threads)
         plan, parent = self._in.plan, self._in.parents["generator"]
         taught = self._ledger.rows("part = 'train'")
+        longest, max_tokens = self._settings.rollouts.longest, self._settings.sft.max_tokens
         limits = choose_limits(
-            taught,
-            [*plan.dev, *plan.exam],
-            tokenizer=parent.folder / TOKENIZER_NAME,
-            longest=self._settings.rollouts.longest,
+            taught, plan.judges, tokenizer=parent.folder / TOKENIZER_NAME, max_tokens=max_tokens, longest=longest
         )
         generator: LearnedGenerator | None = None
         embedding = self._begin_early(limits)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
+from shammah_generator.chat import encode_text, load_tokenizer
+from shammah_trainer.batches import cut_row
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.rollouts import (
     LONGEST_RESPONSE,
@@ -14,6 +17,7 @@ from shammah_trainer.rollouts import (
     read_rollouts,
     roll_out,
 )
+from shammah_trainer.training_rows import encode_rows
 from support.trainer import make_example, make_switch_rows
 
 SETTINGS = RolloutSettings(precision="fp32", threads=1, slots=4, context=128)
@@ -63,5 +67,23 @@ def test_limits_follow_the_longest_taught_response(tiny_generator: Path, ledger:
         row = make_example(f"q {category}", text, category=category)
         ledger.insert(row, sequence=2, part="train", cluster=row.id, given=False, evidence=True)
     tokenizer = tiny_generator / "tokenizer.json"
-    limits = choose_limits(ledger.rows("part = 'train'"), ledger.rows("part = 'dev'"), tokenizer=tokenizer)
+    taught, judged = ledger.rows("part = 'train'"), ledger.rows("part = 'dev'")
+    limits = choose_limits(taught, judged, tokenizer=tokenizer, max_tokens=4096)
     assert limits == {"short": 6, "long": LONGEST_RESPONSE, "switch": UNTAUGHT_RESPONSE}
+
+
+def test_a_response_that_is_too_long_to_be_taught_lifts_no_limit(tiny_generator: Path, ledger: Ledger) -> None:
+    tokenizer = load_tokenizer(tiny_generator / "tokenizer.json")
+    rows = [make_example(f"q {number}", "a b " * number) for number in range(1, 60)]
+    for row in rows:
+        ledger.insert(row, sequence=2, part="train", cluster=row.id, given=False, evidence=True)
+    taught = ledger.rows("part = 'train'")
+    for max_tokens in (20, 21, 22, 60):
+        kept = [
+            len(encode_text(tokenizer, row.example.response))
+            for row, encoded in zip(taught, encode_rows(taught, tokenizer), strict=True)
+            if cut_row(encoded, max_tokens) is not None
+        ]
+        assert 0 < len(kept) < len(taught)
+        limits = choose_limits(taught, [], tokenizer=tiny_generator / "tokenizer.json", max_tokens=max_tokens)
+        assert limits == {"switch": math.ceil(1.5 * max(kept)) + 4}

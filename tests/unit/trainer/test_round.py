@@ -21,7 +21,7 @@ from shammah_trainer.rollouts import RolloutSettings
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings, _finish
 from shammah_trainer.round_plan import PlanLimits, make_plan
 from shammah_trainer.sft import SftHyper
-from support.trainer import make_base_models, make_switch_rows
+from support.trainer import make_base_models, make_example, make_switch_rows
 
 SETTINGS = RoundSettings(
     sft=SftHyper(epochs=2, learning_rate=5e-3, batch_tokens=512, max_rows_per_batch=16),
@@ -95,6 +95,23 @@ def test_an_export_that_fails_its_check_behind_the_rollouts_ends_the_round(
     with pytest.raises(ArtifactError, match="differs"):
         run(inputs, tmp_path / "third", early=True)
     assert not (tmp_path / "third" / "generator" / MANIFEST_NAME).exists()
+
+
+def test_a_row_that_is_too_long_to_be_taught_is_not_counted_and_lifts_no_limit(
+    inputs: tuple[Ledger, RoundInputs], tmp_path: Path
+) -> None:
+    ledger, about = inputs
+    before = run(inputs, tmp_path / "before", early=False)
+    row = make_example("write a long story", "word " * 3000)
+    ledger.insert(row, sequence=1, part="train", cluster=row.id, given=False, evidence=True)
+    try:
+        plan = make_plan(ledger, champion_position=0, limits=PlanLimits(), seed=3)
+        made = run((ledger, replace(about, plan=plan)), tmp_path / "with", early=False)
+    finally:
+        ledger.execute("DELETE FROM examples WHERE id = ?", (row.id,))
+    assert (made.result["examples_trained"], made.result["new_rows"]) == (24, 25)
+    limits = [product.release.categories["switch"].max_new_tokens for product in (before, made)]
+    assert limits[0] == limits[1] < 64
 
 
 @pytest.mark.parametrize(("erases", "verdict"), [(False, "undecided"), (True, "promote")])

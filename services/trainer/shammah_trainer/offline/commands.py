@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 from shammah_chassis.errors import InvalidInputError, PreconditionError
-from shammah_generator.model import TOKENIZER_NAME
+from shammah_chassis.manifest import read_manifest
 
 from shammah_trainer.base_models import LOCAL_VARIABLES, BaseModels, check_base, find_models_dir, pull
 from shammah_trainer.learn_generator import LearnedGenerator
@@ -31,6 +31,7 @@ from shammah_trainer.offline.teach import (
     read_taught,
     teach,
 )
+from shammah_trainer.publishing import Version
 from shammah_trainer.rollouts import RolloutSettings
 from shammah_trainer.round import RoundSettings
 from shammah_trainer.round_plan import first_of_each
@@ -98,7 +99,8 @@ def answer(chosen: argparse.Namespace) -> None:
     if not has_generator(chosen.out):
         raise PreconditionError(f"{chosen.out} has no taught generator; `train` makes one")
     settings = _rollout_settings(chosen)
-    limits = find_limits(study, tokenizer=folder / TOKENIZER_NAME, longest=settings.longest)
+    generator = Version(folder, read_manifest(folder))
+    limits = find_limits(study, generator=generator, longest=settings.longest)
     share, target = _read_share(chosen.share), chosen.out / ROLLOUTS_NAME
     if chosen.share:
         target = target.with_name(f"{share.start}-{ROLLOUTS_NAME}")

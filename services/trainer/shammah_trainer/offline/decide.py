@@ -29,7 +29,7 @@ from shammah_trainer.offline.answer import take_into_ledger
 from shammah_trainer.offline.measure import SCORES_NAME, describe_rows, measure, write_scores
 from shammah_trainer.offline.prepare import LEDGER_NAME, fill_ledger
 from shammah_trainer.offline.rollouts_file import CANDIDATE, CHAMPION
-from shammah_trainer.offline.study import Study, find_limits
+from shammah_trainer.offline.study import Study, find_limits, read_max_tokens
 from shammah_trainer.offline.teach import BASE_NAME, read_phases
 from shammah_trainer.phases import Phases, Report
 from shammah_trainer.publishing import Version, publish
@@ -71,6 +71,8 @@ def decide_study(
     ledger = Ledger(out / LEDGER_NAME)
     try:
         plain = _with_rollouts(ledger, study, generator, parents, settings)
+        # The limits of a round follow from what it teaches; this generator was taught elsewhere.
+        plain = replace(plain, sft=replace(plain.sft, max_tokens=read_max_tokens(generator.version)))
         phases = Phases((*PHASES, ("test", 0.2)), report)
         inputs = RoundInputs(
             id=new_ulid(), work=_fresh(out / "work"), champion=zero, parents=parents, plan=study.plan, fence=0
@@ -136,7 +138,7 @@ def _read(
 
 
 def _limits(study: Study, version: Version, settings: RoundSettings) -> dict[str, int]:
-    return find_limits(study, tokenizer=version.folder / TOKENIZER_NAME, longest=settings.rollouts.longest)
+    return find_limits(study, generator=version, longest=settings.rollouts.longest)
 
 
 def _score_all(

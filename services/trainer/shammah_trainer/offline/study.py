@@ -16,8 +16,11 @@ from typing import Any
 from shammah_chassis.atomic import write_atomic
 from shammah_chassis.errors import ArtifactError, NotFoundError
 from shammah_chassis.examples import Example, canonical_json
+from shammah_generator.model import TOKENIZER_NAME
 
+from shammah_trainer.hyper import SftHyper
 from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.publishing import Version
 from shammah_trainer.rollouts import choose_limits
 from shammah_trainer.round_plan import RoundPlan
 
@@ -43,14 +46,26 @@ class Study:
         return {"train": self.plan.train, "dev": self.plan.dev, "exam": self.plan.exam, "test": self.test}[part]
 
 
-def find_limits(study: Study, *, tokenizer: Path, longest: int) -> dict[str, int]:
+def find_limits(study: Study, *, generator: Version, longest: int) -> dict[str, int]:
     """Return `max_new_tokens` by category as the round chooses them; a category that only the test has gets `longest`.
 
+    `generator` is the one that the study taught.
     The cascade holds such a row to the limit of the category that it is taken for; here it is to be graded at its best.
     """
     judged = [*study.plan.dev, *study.plan.exam]
-    limits = choose_limits(study.plan.train, judged, tokenizer=tokenizer, longest=longest)
+    limits = choose_limits(
+        study.plan.train,
+        judged,
+        tokenizer=generator.folder / TOKENIZER_NAME,
+        max_tokens=read_max_tokens(generator),
+        longest=longest,
+    )
     return {row.category: longest for row in study.test} | limits
+
+
+def read_max_tokens(generator: Version) -> int:
+    """Return how many tokens an example could have where this generator was taught; a longer response was left out."""
+    return int(generator.manifest.hyper.get("max_tokens", SftHyper().max_tokens))
 
 
 def write_study(study: Study, path: Path) -> None:
