@@ -31,7 +31,7 @@ class Recorder:
         self._spool = spool
         self._consent = consent
         self._task: asyncio.Task[None] | None = None
-        # The bus is connected and takes nothing: no user waits for it again until it has taken something.
+        # The bus is connected and takes nothing: nobody asks it but the drain until it has taken something.
         self._hangs = False
         self.warning = ""
 
@@ -68,11 +68,18 @@ class Recorder:
 
     async def _put(self, source: str, envelope: Envelope) -> bool:
         """Publish one envelope, or spool it; returns whether it was spooled."""
+        # Only while something waits, since that is what the drain asks the bus with.
+        if self._hangs and self._spool.pending():
+            await self._spool.append(source, envelope)
+            return True
         try:
             # The bus has more patience than a user: what it does not take soon is as safe on disk. If it took it
             # after all, the second copy has the same message id.
-            async with asyncio.timeout(PUBLISH_SECONDS if self._bus.connected and not self._hangs else 0.0):
-                await self._bus.publish_envelope(source, envelope)
+            async with asyncio.timeout(PUBLISH_SECONDS if self._bus.connected else 0.0):
+                await self._publish(source, envelope)
+        except asyncio.CancelledError:
+            await self._keep_for(source, envelope)
+            raise
         except (UnavailableError, StorageFullError, TimeoutError) as error:
             self._hangs = self._bus.connected and isinstance(error, TimeoutError)
             self.warning = f"examples are spooled: {error or 'the event bus is away'}"
@@ -80,15 +87,29 @@ class Recorder:
             return True
         return False
 
+    async def _publish(self, source: str, envelope: Envelope) -> None:
+        await self._bus.publish_envelope(source, envelope)
+        self._hangs = False
+
+    async def _keep_for(self, source: str, envelope: Envelope) -> None:
+        """Spool what a caller gave up (a deadline, the stop): the teacher's answer in it was paid for all the same."""
+        try:
+            await self._spool.append(source, envelope)
+        except (ShammahError, OSError) as error:
+            # The caller is owed the end of its cancellation, not this.
+            _log.error("an envelope that was given up could not be kept: %s", error)
+
     async def _drain(self) -> None:
         while True:
             await asyncio.sleep(DRAIN_SECONDS)
             if not self._spool.pending():
                 continue
             try:
-                sent = await self._spool.drain(self._bus.publish_envelope)
+                sent = await self._spool.drain(self._publish)
             except (ShammahError, OSError) as error:
+                # A disk that can't be read keeps the drain from asking the bus: a user's example has to.
+                self._hangs = self._hangs and not isinstance(error, OSError)
                 self.warning = f"examples are spooled: {error}"
             else:
-                self._hangs, self.warning = False, ""
+                self.warning = ""
                 _log.info("the bus is back: %d spooled envelopes sent", sent)
