@@ -120,13 +120,16 @@ class Learner:
             propensity=self._coins.audit_rate,
             fair=False,
         )
-        # The teacher saw the query masked: so is what is compared with its answer.
-        attempt = answer.text if self._consent is None else await self._consent.mask_text(answer.text)
-        verdict = await asyncio.to_thread(grade, attempt, example)
-        self.monitor.add_audit(answer.category, verdict.good)
-        if self._watch is not None:
-            self._watch.note_audit(answer.versions.release, answer.category, verdict.good)
-        await self._record(example)
+        try:
+            # The teacher saw the query masked: so is what is compared with its answer.
+            attempt = answer.text if self._consent is None else await self._consent.mask_text(answer.text)
+            verdict = await asyncio.to_thread(grade, attempt, example)
+            self.monitor.add_audit(answer.category, verdict.good)
+            if self._watch is not None:
+                self._watch.note_audit(answer.versions.release, answer.category, verdict.good)
+        finally:
+            # As in `_explore`: the verdict may be lost, the answer was paid for.
+            await self._record(example)
 
     async def _categorise(
         self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, release: Release

@@ -131,7 +131,7 @@ class Sink:
 
     examples: list[Example] = field(default_factory=list)
     sources: list[str] = field(default_factory=list)
-    error: ShammahError | None = None
+    error: Exception | None = None
 
     async def record(self, source: str, examples: Sequence[Example]) -> Recorded:
         if self.error is not None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shammah_chassis.errors import StorageFullError, TeacherTimeoutError
@@ -135,6 +138,31 @@ async def test_a_teachers_answer_is_kept_when_the_stop_cuts_an_exploration_short
     assert (example.provenance.origin, example.response, example.student_attempt) == ("teacher", "Paris", "")
 
 
+@pytest.mark.parametrize("origin", ["explore", "audit"])
+async def test_a_teachers_answer_is_kept_when_the_stop_cuts_its_grading_short(
+    monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+    grade = learning.grade
+
+    def hold(*given: Any) -> Any:
+        begun.set()
+        end.wait(10)
+        return grade(*given)
+
+    monkeypatch.setattr(learning, "grade", hold)
+    bench = Bench(explore_rate=1.0, audit_rate=1.0)
+    if origin == "explore":
+        bench.roles.routed = replace(bench.roles.routed, category="poems")
+    await bench.cascade.ask(ask())
+    assert await asyncio.to_thread(begun.wait, 10)
+    await bench.learner.wait_idle(0)
+    end.set()
+    (example,) = bench.sink.examples
+    assert (example.provenance.origin, example.response, example.student_attempt) == (origin, "Paris", "Paris")
+    assert (bench.monitor.audited, bench.monitor.explorations) == ((0, 0), {})
+
+
 async def test_a_query_that_must_not_be_learned_leaves_nothing() -> None:
     bench = Bench(no_release=True, explore_rate=1.0)
     await bench.cascade.ask(ask(no_learn=True))
@@ -142,8 +170,9 @@ async def test_a_query_that_must_not_be_learned_leaves_nothing() -> None:
     assert bench.sink.examples == []
 
 
-async def test_an_example_that_finds_no_room_is_counted_and_the_user_still_has_the_answer() -> None:
+@pytest.mark.parametrize("error", [StorageFullError("full"), FileExistsError(17, "File exists")])
+async def test_an_example_that_finds_no_room_is_counted_and_the_user_still_has_the_answer(error: Exception) -> None:
     bench = Bench(no_release=True)
-    bench.sink.error = StorageFullError("full")
+    bench.sink.error = error
     assert (await bench.cascade.ask(ask())).text == "Paris"
     assert bench.monitor.lost_examples == 1
