@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shammah_chassis.errors import InvalidInputError, StorageFullError, UnavailableError
@@ -174,28 +176,37 @@ async def test_what_is_taken_out_is_gone_and_its_neighbours_are_sent(tmp_path: P
     assert await spool.take_out(lambda row: True) == 0
 
 
-async def cancel_midway(work: asyncio.Task[object], gate: threading.Event) -> None:
-    """Cancel a task while its thread is held by `gate`, and let the thread end."""
-    await asyncio.sleep(0.05)
-    work.cancel()
-    await asyncio.sleep(0.05)
-    gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await work
+class Held:
+    """What a thread does to the folder, held from its beginning until its caller was cancelled."""
+
+    def __init__(self, does: Callable[..., None]) -> None:
+        self._does = does
+        self._begun, self._gate = threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any) -> None:
+        self._begun.set()
+        self._gate.wait(10)
+        self._does(*given)
+
+    async def cancel(self, work: Coroutine[Any, Any, object]) -> None:
+        """Run `work` and cancel it midway; returns when it has ended."""
+        task = asyncio.create_task(work)
+        assert await asyncio.to_thread(self._begun.wait, 10)
+        task.cancel()
+        # One turn of the loop: the cancellation arrives before the thread ends.
+        await asyncio.sleep(0)
+        self._gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
 
 
 async def test_an_append_that_its_caller_gives_up_is_whole_and_the_next_ones_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spool, gate = Spool(tmp_path / "spool", ROOM), threading.Event()
-    write = spool._write
-
-    def hold(path: Path, record: bytes) -> None:
-        gate.wait(5)
-        write(path, record)
-
-    monkeypatch.setattr(spool, "_write", hold)
-    await cancel_midway(asyncio.create_task(spool.append("teacher", envelope("first"))), gate)
+    spool = Spool(tmp_path / "spool", ROOM)
+    held = Held(spool._write)
+    monkeypatch.setattr(spool, "_write", held)
+    await held.cancel(spool.append("teacher", envelope("first")))
     await spool.append("teacher", envelope("second"))
     receiver = Receiver()
     assert await spool.drain(receiver) == 2
@@ -206,19 +217,14 @@ async def test_an_append_that_its_caller_gives_up_is_whole_and_the_next_ones_too
 async def test_a_removal_that_is_given_up_leaves_nothing_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
-    spool, gate = Spool(tmp_path / "spool", ROOM), threading.Event()
+    spool = Spool(tmp_path / "spool", ROOM)
     for index in range(3):
         await spool.append("teacher", envelope(str(index)))
-    remove = spool._remove
-
-    def hold(name: str) -> None:
-        gate.wait(5)
-        remove(name)
-
-    monkeypatch.setattr(spool, "_remove", hold)
-    receiver = Receiver()
-    work = spool.drain(receiver) if how == "drain" else spool.take_out(lambda row: row.query_text == "question 0")
-    await cancel_midway(asyncio.create_task(work), gate)  # type: ignore[arg-type]
+    held = Held(spool._remove)
+    monkeypatch.setattr(spool, "_remove", held)
+    await held.cancel(
+        spool.drain(Receiver()) if how == "drain" else spool.take_out(lambda row: row.query_text == "question 0")
+    )
     assert spool.pending() == 2
     later = Receiver()
     assert await spool.drain(later) == 2
