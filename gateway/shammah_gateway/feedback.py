@@ -23,6 +23,8 @@ WEIGHT_CORRECTION = 10.0
 WEIGHT_BAD = 3.0
 WEIGHT_GOOD = 1.0
 REMEMBERED = 10_000
+# Long conversations count by their length: so many answers of the longest kind would be gigabytes.
+REMEMBERED_CHARS = 64_000_000
 DAY_SECONDS = 86_400
 Effect = Literal["example", "judge_only", "duplicate"]
 
@@ -34,6 +36,13 @@ class Served:
     query: Query
     answer: Answer
 
+    @property
+    def chars(self) -> int:
+        """Characters of the query, the answer and the student's attempt."""
+        attempt = self.answer.attempt
+        turns = sum(len(turn.content) for turn in self.query.messages)
+        return turns + len(self.answer.text) + (len(attempt.text) if attempt is not None else 0)
+
 
 @dataclass(frozen=True, slots=True)
 class FeedbackResult:
@@ -44,27 +53,36 @@ class FeedbackResult:
 
 
 class FeedbackDesk:
-    """Takes ratings of the last 10,000 answers; a user's weight a day (UTC) is capped."""
+    """Takes ratings of the last 10,000 answers, of fewer where they are long; a user's weight a day (UTC) is capped."""
 
     def __init__(self, sink: ExampleSink, *, daily_weight: float, now: Callable[[], float] = time.time) -> None:
         self._sink = sink
         self._daily_weight = daily_weight
         self._now = now
         self._served: OrderedDict[str, Served] = OrderedDict()
+        self._chars = 0
         self._given: dict[str, set[tuple[int, str]]] = {}
         self._spent: dict[tuple[str, int], float] = {}
 
     def remember(self, query: Query, answer: Answer) -> None:
         """Keep an answer so that it can be rated; the oldest is forgotten."""
-        self._served[answer.query_id] = Served(query, answer)
-        while len(self._served) > REMEMBERED:
-            forgotten, _ = self._served.popitem(last=False)
-            self._given.pop(forgotten, None)
+        self._drop(answer.query_id)
+        served = self._served[answer.query_id] = Served(query, answer)
+        self._chars += served.chars
+        while len(self._served) > REMEMBERED or self._chars > REMEMBERED_CHARS:
+            oldest = next(iter(self._served))
+            self._drop(oldest)
+            self._given.pop(oldest, None)
 
     def forget(self, query_id: str) -> bool:
         """Forget an answer; says whether it was known."""
         self._given.pop(query_id, None)
-        return self._served.pop(query_id, None) is not None
+        return self._drop(query_id)
+
+    def _drop(self, query_id: str) -> bool:
+        served = self._served.pop(query_id, None)
+        self._chars -= served.chars if served is not None else 0
+        return served is not None
 
     async def rate(self, user: str, query_id: str, rating: int, correction: str) -> FeedbackResult:
         """Take a rating (1 good, -1 bad), with the right answer if the user gives one.
@@ -77,7 +95,9 @@ class FeedbackDesk:
         _check_rating(rating, correction)
         served = self._served.get(query_id)
         if served is None or served.query.user != user:
-            raise NotFoundError(f"there is no answer {query_id!r} of yours among the last {REMEMBERED}")
+            raise NotFoundError(
+                f"there is no answer {query_id!r} of yours among the last {REMEMBERED} (fewer, if long)"
+            )
         given = self._given.setdefault(query_id, set())
         if (rating, correction) in given:
             return FeedbackResult("duplicate", 0.0)

@@ -119,3 +119,27 @@ async def test_the_oldest_answer_is_forgotten(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(NotFoundError):
         await desk.rate("owner", "Q1", 1, "")
     assert (await desk.rate("owner", "Q3", 1, "")).weight == 1.0
+
+
+async def test_long_answers_are_forgotten_before_they_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback, "REMEMBERED_CHARS", 2_500)
+    desk, _, _ = make_desk()
+    for number in (2, 3, 3, 4):
+        desk.remember(ask(), make_answer(f"Q{number}", text="a" * 1_000))
+    for gone in ("Q1", "Q2"):
+        with pytest.raises(NotFoundError):
+            await desk.rate("owner", gone, 1, "")
+    assert (await desk.rate("owner", "Q3", 1, "")).weight == 1.0
+    assert desk.forget("Q3") and not desk.forget("Q3")
+    desk.remember(ask(), make_answer("Q5", text="a" * 1_000))
+    assert (await desk.rate("owner", "Q4", 1, "")).weight == 1.0
+
+
+async def test_an_answer_beyond_the_bound_is_not_kept_and_harms_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feedback, "REMEMBERED_CHARS", 500)
+    desk, _, _ = make_desk()
+    desk.remember(ask(), make_answer("Q2", text="a" * 1_000))
+    with pytest.raises(NotFoundError):
+        await desk.rate("owner", "Q2", 1, "")
+    desk.remember(ask(), make_answer("Q3"))
+    assert (await desk.rate("owner", "Q3", 1, "")).weight == 1.0
