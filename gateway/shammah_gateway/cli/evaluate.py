@@ -2,9 +2,10 @@
 
 Each row is asked once. The cascade answers as it would answer a user; the student is also run where the query is
 forwarded, so that its accuracy on all rows is known. Nothing is learned, audited or explored. A row that the teacher
-does not answer counts as failed, and the student is asked for its attempt by itself. Rows that no grader can judge
-offline are counted and left out of every accuracy. Latencies are those of this run, with `concurrency` queries
-in flight; they are the only fields that differ between two runs on the same release and files.
+does not answer counts as failed, and the student is asked for its attempt by itself. What is wrong with the call (an
+unknown release, a token that may not ask) ends the run, as every other row would fail by it too. Rows that no grader
+can judge offline are counted and left out of every accuracy. Latencies are those of this run, with `concurrency`
+queries in flight; they are the only fields that differ between two runs on the same release and files.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 from shammah.v1 import gateway_pb2, types_pb2
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.grading import grade
 from shammah_chassis.workload import WorkloadRow
 
@@ -31,6 +32,9 @@ _UNANSWERED = frozenset(
         *("budget_exhausted", "storage_full", "unavailable"),
     )
 )
+
+# Errors of the call, not of the row. (An invalid input is of either, so it names the row.)
+_ENDING = frozenset(("unknown_release", "unauthenticated", "forbidden"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_
 
     A named error of the gateway becomes a row without an answer: not local, not good. Where only the teacher failed,
     the student's attempt is asked for once more without it.
+
+    Raises:
+        UnknownReleaseError, UnauthenticatedError, ForbiddenError, InvalidInputError: no row can be asked like this.
     """
     request = gateway_pb2.AskRequest(
         messages=[types_pb2.Message(role=m.role, content=m.content) for m in row.example.query],
@@ -65,6 +72,10 @@ async def ask_row(client: GatewayClient, row: WorkloadRow, *, release: str, max_
     try:
         answer = await client.call(client.stub.Ask, request, timeout=2 * PATIENCE_SECONDS)
     except ShammahError as error:
+        if error.code == InvalidInputError.code:
+            raise InvalidInputError(f"row {row.id}: {error.message}") from error
+        if error.code in _ENDING:
+            raise
         seconds = time.perf_counter() - begun
         student, served_by = None, ""
         if error.code in _UNANSWERED:
@@ -115,7 +126,10 @@ async def ask_all(
     concurrency: int = 16,
     progress: Callable[[int], None] = lambda done: None,
 ) -> list[Asked]:
-    """Ask all rows, at most `concurrency` in flight; results are in the order of the rows."""
+    """Ask all rows, at most `concurrency` in flight; results are in the order of the rows.
+
+    Raises as `ask_row`; the other rows are given up then.
+    """
     gate = asyncio.Semaphore(concurrency)
     done = 0
 
@@ -127,7 +141,12 @@ async def ask_all(
         progress(done)
         return asked
 
-    return list(await asyncio.gather(*(one(row) for row in rows)))
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(row)) for row in rows]
+    except* ShammahError as failed:
+        raise failed.exceptions[0] from None
+    return [task.result() for task in tasks]
 
 
 def _share(values: Sequence[bool]) -> float | None:

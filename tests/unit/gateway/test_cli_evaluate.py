@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,18 @@ from typing import cast
 
 import pytest
 from shammah.v1 import gateway_pb2, types_pb2
-from shammah_chassis.errors import InvalidInputError, TeacherError, UnavailableError
+from shammah_chassis.errors import (
+    ForbiddenError,
+    InvalidInputError,
+    ShammahError,
+    TeacherError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnknownReleaseError,
+)
 from shammah_chassis.workload import WorkloadRow, read_workload
 from shammah_gateway.cli.client import GatewayClient
-from shammah_gateway.cli.evaluate import Asked, ask_row, percentile, report
+from shammah_gateway.cli.evaluate import Asked, ask_all, ask_row, percentile, report
 from shammah_gateway.cli.manage import read_arguments
 from shammah_gateway.cli.paths import find_connection
 
@@ -93,6 +102,41 @@ async def test_a_row_that_the_teacher_does_not_answer_still_has_the_students_att
     asked = await ask_row(cast("GatewayClient", NoTeacher()), row, release="", max_tokens=0)
     assert (asked.local, asked.whole_good, asked.student_good) == (False, False, True)
     assert (asked.reason, asked.release, asked.error) == ("teacher_unavailable", "R", "no recorded answer")
+
+
+class Refusing:
+    """A gateway that refuses every call for the same reason, and counts them."""
+
+    stub = SimpleNamespace(Ask="Ask")
+
+    def __init__(self, error: ShammahError) -> None:
+        self.error = error
+        self.calls = 0
+
+    async def call(self, *_: object, **__: object) -> gateway_pb2.AskResponse:
+        self.calls += 1
+        await asyncio.sleep(0)  # as a call over the wire, it lets others run
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [UnknownReleaseError, UnauthenticatedError, ForbiddenError, InvalidInputError])
+async def test_what_is_wrong_with_the_call_ends_the_run(tmp_path: Path, kind: type[ShammahError]) -> None:
+    refusing = Refusing(kind("no release 'nope'"))
+    with pytest.raises(kind, match="nope"):
+        await ask_all(cast("GatewayClient", refusing), make_rows(tmp_path, 40), release="nope", concurrency=1)
+    assert refusing.calls < 40
+
+
+async def test_a_row_that_can_not_be_asked_is_named(tmp_path: Path) -> None:
+    refusing = Refusing(InvalidInputError("the query is empty"))
+    with pytest.raises(InvalidInputError, match=r"^row 0: the query is empty$"):
+        await ask_all(cast("GatewayClient", refusing), make_rows(tmp_path, 1))
+
+
+async def test_what_is_wrong_with_one_row_does_not_end_the_run(tmp_path: Path) -> None:
+    refusing = Refusing(UnavailableError("away"))
+    asked = await ask_all(cast("GatewayClient", refusing), make_rows(tmp_path, 3))
+    assert [item.error for item in asked] == ["away"] * 3
 
 
 def test_a_percentile_is_the_nearest_rank() -> None:
