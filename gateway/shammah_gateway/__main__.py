@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uvloop
 from shammah.v1 import gateway_pb2_grpc
+from shammah_chassis.private import make_private
 from shammah_chassis.process import run_process
 from shammah_chassis.serving import ServiceParts
 
@@ -16,6 +17,7 @@ from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 
 async def build(settings: GatewaySettings) -> ServiceParts:
     """Open the gateway and its doors."""
+    make_private(settings.data_dir)
     gateway = await open_gateway(settings)
     gateway.start()
     try:

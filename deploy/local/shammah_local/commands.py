@@ -9,11 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+
+from shammah_chassis.private import make_private, open_private_log
 
 from shammah_local.errors import NotRunningError, PartFailedError
 from shammah_local.layout import Layout
 from shammah_local.lock import DataLock, is_alive, is_locked, read_holder
+from shammah_local.logs import bound_log
 from shammah_local.plan import Part, PlanSettings, count_cpus, embedded_plan, parse_overrides
 from shammah_local.status import read_status
 from shammah_local.supervisor import START_SECONDS, Supervisor
@@ -35,14 +37,6 @@ def make_embedded_plan(layout: Layout, settings: Sequence[str]) -> list[Part]:
     return embedded_plan(PlanSettings(layout=layout, nats_token=nats_token, overrides=overrides, cpus=count_cpus()))
 
 
-def keep_private(folder: Path) -> None:
-    """Make a data folder, and let nobody else into it: it holds conversations. Another user's folder stays as it is."""
-    folder.mkdir(parents=True, exist_ok=True)
-    status = folder.stat()
-    if status.st_uid == os.getuid() and status.st_mode & 0o077:
-        folder.chmod(status.st_mode & 0o700)
-
-
 def up(layout: Layout, make_plan: MakePlan, *, start_seconds: float = START_SECONDS) -> int:
     """Start everything and stay until a signal; the plan is made when the data folder is ours.
 
@@ -50,7 +44,7 @@ def up(layout: Layout, make_plan: MakePlan, *, start_seconds: float = START_SECO
         AlreadyRunningError: the data folder is in use.
         PartFailedError: a part can't be kept running; everything is stopped then.
     """
-    keep_private(layout.root)
+    make_private(layout.root)
     lock = DataLock.acquire(layout.lock_file)
     try:
         for path in layout.run.glob("*.progress"):
@@ -58,7 +52,11 @@ def up(layout: Layout, make_plan: MakePlan, *, start_seconds: float = START_SECO
         plan = make_plan(layout)
 
         async def run() -> None:
-            say = lambda text: print(text, flush=True)  # noqa: E731
+            def say(text: str) -> None:
+                print(text, flush=True)
+                # In the background that goes into this file.
+                bound_log(layout.supervisor_log)
+
             await Supervisor(layout, plan, lock=lock.descriptor, say=say, start_seconds=start_seconds).run()
 
         asyncio.run(run())
@@ -73,9 +71,9 @@ def up_detached(layout: Layout, command: Sequence[str]) -> int:
     Raises:
         PartFailedError: it ended before it was ready; what it said was shown.
     """
-    keep_private(layout.root)
-    layout.run.mkdir(parents=True, exist_ok=True)
-    with layout.supervisor_log.open("ab") as output:
+    make_private(layout.root)
+    bound_log(layout.supervisor_log)
+    with open_private_log(layout.supervisor_log) as output:
         shown = output.tell()
         process = subprocess.Popen(
             list(command),

@@ -19,6 +19,7 @@ from typing import Any
 from shammah_chassis.spawning import signal_group, start_child
 
 from shammah_local.errors import PartFailedError
+from shammah_local.logs import LOOK_SECONDS, bound_log
 from shammah_local.plan import Part, Ports
 from shammah_local.ports import probe_ready
 
@@ -27,7 +28,6 @@ DEATH_WINDOW_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 30.0
 _LOG_TAIL_LINES = 12
 _POLL_SECONDS = 0.05
-_ROTATE_BYTES = 32 << 20
 
 
 class PartState(Enum):
@@ -58,6 +58,7 @@ class PartProcess:
         self._quick_deaths = 0
         self._started_at = 0.0
         self._due = 0.0
+        self._next_look = 0.0
 
     @property
     def accepting(self) -> bool:
@@ -82,7 +83,6 @@ class PartProcess:
     def start(self, ports: Ports) -> None:
         """Start the process; main thread only (see `shammah_chassis.spawning`)."""
         launch = self.part.launch(ports)
-        _rotate(self._log)
         self._process = start_child(
             launch.command,
             log=self._log,
@@ -93,11 +93,14 @@ class PartProcess:
         self.state = PartState.STARTING
 
     async def tick(self, ports: Ports) -> None:
-        """Look at the process and move to the next state; starts it again when its pause is over.
+        """Look at the process and move to the next state; start it again when its pause is over; keep its log bounded.
 
         Raises:
             PartFailedError: it died too often.
         """
+        if self._clock() >= self._next_look:
+            self._next_look = self._clock() + LOOK_SECONDS
+            await asyncio.to_thread(bound_log, self._log)
         if self.state is PartState.RESTARTING and self._clock() >= self._due:
             self.restarts += 1
             self.start(ports)
@@ -159,9 +162,3 @@ class PartProcess:
             )
         self._due = now + min(LONGEST_PAUSE_SECONDS, 2.0 ** (self._quick_deaths - 1))
         self.state = PartState.RESTARTING
-
-
-def _rotate(log: Path) -> None:
-    """Keep one old log when it has grown large."""
-    if log.is_file() and log.stat().st_size > _ROTATE_BYTES:
-        log.replace(log.with_name(f"{log.name}.1"))

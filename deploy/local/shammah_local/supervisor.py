@@ -101,9 +101,10 @@ class Supervisor:
         if all(process.state is PartState.READY for process in self._parts):
             self._was_ready = True
             self._phase = "ready"
-            self._report()
             http = f", HTTP at {self._http()}" if self._http() else ""
+            # Said first: who waits for the state files shows what was said until then, and goes.
             self._say(f"ready; the gateway is at {self._gateway()}{http}")
+            self._report()
         elif time.monotonic() - self._began > self._start_seconds:
             late = [process for process in self._parts if process.state is not PartState.READY]
             names = ", ".join(f"{process.part.name} ({process.state.value})" for process in late)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from shammah_chassis.errors import PreconditionError
+from shammah_chassis.private import open_private_log
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -27,7 +28,7 @@ def start_child(
     environment: Mapping[str, str] | None = None,
     keep_open: Sequence[int] = (),
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, its output appended to `log`, tied to our life.
+    """Start `command` in a session of its own, its output appended to `log` (0600), tied to our life.
 
     The own session keeps a terminal's Ctrl-C from reaching it, so that we decide the order in which parts stop.
     `keep_open` are file descriptors that it inherits.
@@ -37,8 +38,7 @@ def start_child(
     """
     if threading.current_thread() is not threading.main_thread():
         raise PreconditionError("children are started from the main thread only: the kernel ties them to the thread")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("ab") as output:
+    with open_private_log(log) as output:
         try:
             return subprocess.Popen(
                 list(command),

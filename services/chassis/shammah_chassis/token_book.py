@@ -124,7 +124,7 @@ class TokenBook:
     @contextlib.contextmanager
     def _change(self) -> Iterator[dict[str, Entry]]:
         """Yield the entries by name to be changed, and write them if nothing was raised."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(self._path.with_name(f".{self._path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -155,7 +155,7 @@ def write_tokens(path: Path, grants: Mapping[str, Collection[str]] = DEFAULT_GRA
 
 def write_private(path: Path, text: str) -> None:
     """Write a text file that only its owner can read (0600), at once or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as target:
         target.write(text)
