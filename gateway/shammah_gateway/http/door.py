@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from shammah_chassis.errors import InvalidInputError, ShammahError
+from shammah_chassis.logs import level_of
 from shammah_chassis.logs import request_id as logged_request_id
 from shammah_chassis.scopes import Caller
 from starlette.requests import ClientDisconnect, Request
@@ -88,7 +89,7 @@ class Door:
             _log.error("a request failed unexpectedly", exc_info=error)
             error = ShammahError("internal error")
         else:
-            _log.info("%s: %s", error.code, error.message)
+            _log.log(level_of(error), "%s: %s", error.code, error.message)
         return tell_error(error, style, request_id)
 
     def read_wish(self, name: str) -> ModelWish:

@@ -19,7 +19,7 @@ from grpc import aio
 
 from shammah_chassis.channels import REQUEST_ID_KEY, channel
 from shammah_chassis.errors import ShammahError
-from shammah_chassis.logs import request_id
+from shammah_chassis.logs import level_of, request_id
 from shammah_chassis.metrics import ServiceMetrics
 from shammah_chassis.scopes import is_open, set_caller
 from shammah_chassis.status import status_of, to_error, trailers_of
@@ -127,7 +127,7 @@ class _Care:
         finally:
             self.metrics.observe(self.method, code.name, time.monotonic() - start)
         if error is not None:
-            logger.info("%s: %s: %s", self.method, error.code, error.message)
+            logger.log(level_of(error), "%s: %s: %s", self.method, error.code, error.message)
             await context.abort(code, error.message, trailers_of(error))
 
 

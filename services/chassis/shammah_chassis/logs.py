@@ -11,6 +11,10 @@ import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
+from shammah_chassis.errors import ShammahError, UnauthenticatedError
+
+# Clients of others: each writes a line for every request that is made of it.
+_CHATTY = ("httpx", "httpx2", "httpcore", "httpcore2")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
@@ -42,3 +46,13 @@ def configure_logging(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(service))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def level_of(error: ShammahError) -> int:
+    """Return the level at which a named error of a call is logged.
+
+    Anybody may send calls without a token, as many as he likes: those must not fill the log.
+    """
+    return logging.DEBUG if isinstance(error, UnauthenticatedError) else logging.INFO

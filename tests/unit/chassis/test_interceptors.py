@@ -96,6 +96,12 @@ async def test_a_call_without_a_token_is_unauthenticated_and_one_without_the_sco
         assert (caught.value.code(), to_error(caught.value).code) == (status, code)
 
 
+async def test_who_has_no_token_writes_nothing_into_the_log(running: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), pytest.raises(aio.AioRpcError):
+        await route(running, "anything", caller=None)
+    assert "unauthenticated" not in caplog.text
+
+
 async def test_a_stream_without_the_scope_is_forbidden_and_never_starts(running: Running, generator: Generator) -> None:
     async with connect(running, "guest") as opened:
         with pytest.raises(aio.AioRpcError) as caught:

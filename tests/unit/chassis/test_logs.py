@@ -2,7 +2,9 @@ import json
 import logging
 import sys
 
-from shammah_chassis.logs import JsonFormatter, request_id
+import pytest
+from shammah_chassis.errors import ForbiddenError, UnauthenticatedError
+from shammah_chassis.logs import JsonFormatter, configure_logging, level_of, request_id
 
 
 def make_record(**changes: object) -> logging.LogRecord:
@@ -38,3 +40,22 @@ def test_an_exception_is_told_with_its_trace() -> None:
     value = json.loads(JsonFormatter("router").format(record))
     assert "ValueError: odd" in value["error"]
     assert "request_id" not in value
+
+
+def test_calls_without_a_token_do_not_fill_the_log() -> None:
+    assert level_of(UnauthenticatedError("a token is needed")) == logging.DEBUG
+    assert level_of(ForbiddenError("scope ask is missing")) == logging.INFO
+
+
+@pytest.mark.parametrize(("level", "least"), [("DEBUG", "WARNING"), ("INFO", "WARNING"), ("ERROR", "ERROR")])
+def test_http_clients_do_not_tell_of_every_request(level: str, least: str) -> None:
+    loggers = [logging.getLogger(name) for name in ("", "httpx", "httpx2")]
+    before = [(logger, logger.level, logger.handlers) for logger in loggers]
+    try:
+        loggers[0].handlers = []
+        configure_logging("gateway", level)
+        assert [logging.getLevelName(logger.level) for logger in loggers] == [level, least, least]
+    finally:
+        for logger, old, handlers in before:
+            logger.handlers = handlers
+            logger.setLevel(old)
