@@ -16,7 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from shammah_chassis.spawning import signal_group, start_child
+from shammah_chassis.spawning import EXIT_SETTINGS, signal_group, start_child
 
 from shammah_local.errors import PartFailedError
 from shammah_local.logs import LOOK_SECONDS, bound_log
@@ -96,7 +96,7 @@ class PartProcess:
         """Look at the process and move to the next state; start it again when its pause is over; keep its log bounded.
 
         Raises:
-            PartFailedError: it died too often.
+            PartFailedError: it died too often, or of its settings.
         """
         if self._clock() >= self._next_look:
             self._next_look = self._clock() + LOOK_SECONDS
@@ -151,6 +151,10 @@ class PartProcess:
         signal_group(process, signal.SIGKILL)
         self.last_exit = process.returncode
         self._process = None
+        if process.returncode == EXIT_SETTINGS:
+            raise PartFailedError(
+                f"{self.part.name} can't start by its settings; the end of {self._log}:\n{self.quote_log()}"
+            )
         if now - self._started_at >= DEATH_WINDOW_SECONDS:
             self._quick_deaths = 0
         self._quick_deaths += 1

@@ -18,6 +18,8 @@ from pathlib import Path
 from shammah_chassis.errors import PreconditionError
 from shammah_chassis.private import open_private_log
 
+# What a part ends with whose settings are wrong (EX_CONFIG of sysexits.h): starting it again mends nothing.
+EXIT_SETTINGS = 78
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 

@@ -1,8 +1,11 @@
 import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from shammah_chassis.token_book import write_tokens
 
 
 def start(service: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -18,12 +21,23 @@ def start(service: str, **settings: str) -> subprocess.CompletedProcess[str]:
         ("generator", {}, "SHAMMAH_GENERATOR_DATA_DIR"),
         ("validator", {"DATA_DIR": "/tmp", "PROT": "1"}, "SHAMMAH_VALIDATOR_PROT"),
         ("router", {"DATA_DIR": "/tmp"}, "tokens_file"),
+        ("gateway", {"DATA_DIR": "/tmp", "TEACHR": "none"}, "SHAMMAH_GATEWAY_TEACHR"),
     ],
 )
-def test_a_service_that_can_not_start_says_why_in_one_line(service: str, settings: dict[str, str], word: str) -> None:
+def test_a_service_with_wrong_settings_says_why_in_one_line(service: str, settings: dict[str, str], word: str) -> None:
     done = start(service, **settings)
-    assert done.returncode == 1
+    # So that a supervisor does not start it again by the same settings.
+    assert done.returncode == 78
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith(f"{service}: ")
     assert word in last
+
+
+def test_a_service_that_can_not_start_for_another_reason_may_be_started_again(tmp_path: Path) -> None:
+    write_tokens(tmp_path / "tokens.json")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        done = start("router", DATA_DIR=str(tmp_path), TOKENS_FILE=str(tmp_path / "tokens.json"), ADMIN_PORT=port)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("router: ")

@@ -73,6 +73,16 @@ async def test_five_deaths_within_a_minute_are_an_error_that_quotes_the_log(tmp_
     assert len(seen) == 5
 
 
+async def test_a_part_whose_settings_are_wrong_is_not_started_again(tmp_path: Path) -> None:
+    seen: list[Ports] = []
+    part = make_part("print('part: SHAMMAH_PART_PROT is not known'); raise SystemExit(78)", seen)
+    process = PartProcess(part, log=tmp_path / "log", lock=None)
+    process.start({})
+    with pytest.raises(PartFailedError, match=r"part can't start by its settings[\s\S]*SHAMMAH_PART_PROT"):
+        await wait_for_death(process)
+    assert len(seen) == 1
+
+
 async def test_after_a_long_life_the_pause_is_short_again(tmp_path: Path) -> None:
     clock, seen = Clock(), []
     process = PartProcess(make_part("pass", seen), log=tmp_path / "log", lock=None, clock=clock)
