@@ -14,7 +14,7 @@ from shammah.v1 import gateway_pb2, types_pb2
 from shammah_chassis.errors import ShammahError
 
 from shammah_gateway.cli.client import GatewayClient, run
-from shammah_gateway.cli.console import as_dict, err, out
+from shammah_gateway.cli.console import as_dict, err, out, print_answer
 from shammah_gateway.cli.paths import Connection
 
 HELP = """/good            the last answer was good
@@ -74,8 +74,8 @@ def ask_once(connection: Connection, query: str, options: AskOptions, *, as_json
     if as_json:
         out.print_json(json.dumps(as_dict(answer)))
         return
-    out.print(answer.text, markup=False)
-    err.print(f"[dim]{describe(answer)}[/dim]")
+    print_answer(answer.text)
+    err.print(describe(answer), style="dim", markup=False)
 
 
 @dataclass(slots=True)
@@ -111,8 +111,8 @@ class Chat:
         answer = await ask(self.client, [*self.turns, ("user", text)], self.options)
         self.turns += [("user", text), ("assistant", answer.text)]
         self.last_query_id = answer.query_id
-        out.print(answer.text, markup=False)
-        err.print(f"[dim]{describe(answer)}[/dim]")
+        print_answer(answer.text)
+        err.print(describe(answer), style="dim", markup=False)
 
     async def rate(self, rating: int, correction: str) -> None:
         """Rate the last answer."""

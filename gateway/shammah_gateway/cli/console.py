@@ -23,7 +23,7 @@ R = TypeVar("R")
 _ENUM = re.compile(r"(?:JOB_STATE|RISK_LEVEL)_([A-Z]+)")
 # A pipe has no width: tables are then laid out for a wide page instead of 80 columns.
 _WIDTH = None if sys.stdout.isatty() else 140
-# An answer is printed as it is: no `:name:` in it is a picture.
+# What others wrote is printed as it is: no `:name:` in it is a picture.
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=_WIDTH)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
@@ -41,6 +41,12 @@ def named_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from error
 
     return inner
+
+
+def print_answer(text: str) -> None:
+    """Print an answer to standard output as it is: rich would make spaces of tabs and leave carriage returns out."""
+    out.file.write(f"{text}\n")
+    out.file.flush()
 
 
 def as_dict(message: Message) -> dict[str, object]:

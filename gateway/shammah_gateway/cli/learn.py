@@ -74,6 +74,6 @@ def print_report(report: LearnReport) -> None:
     if len(report.malformed) > 20:
         err.print(f"... and {len(report.malformed) - 20} more malformed lines")
     for reason, count in sorted(report.rejected.items()):
-        err.print(f"rejected {count}: {reason}")
+        err.print(f"rejected {count}: {reason}", markup=False)
     if report.spooled:
         err.print("the event bus is away: examples lie in the spool and will be sent later")
