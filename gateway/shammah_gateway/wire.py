@@ -75,8 +75,13 @@ def write_answer(answer: Answer) -> gateway_pb2.AskResponse:
 
 
 def read_arguments(request: Proto) -> dict[str, Any]:
-    """Return the arguments of a tool call: the fields that are set, by their proto names."""
-    return json_format.MessageToDict(request, preserving_proto_field_name=True)
+    """Return the arguments of a tool call: the fields that are set, by their proto names.
+
+    On the wire an empty text is as one left out. A query that the tool must have is given as empty, which is what is
+    wrong with it.
+    """
+    found = json_format.MessageToDict(request, preserving_proto_field_name=True)
+    return {"query": "", **found} if isinstance(request, gateway_pb2.QueryLocalModelRequest) else found
 
 
 def read_request_id(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import logging
 from collections.abc import AsyncIterator
 
 import anyio.to_thread
@@ -58,3 +59,9 @@ async def test_a_route_is_refused_without_its_scope_and_needs_no_other(port: int
     assert f"shammah tokens grant not-{scope} {scope}" in error["message"]
     status, body = await send(port, method, path, f"only-{scope}")
     assert status not in (401, 403), body
+
+
+async def test_who_has_no_token_writes_nothing_into_the_log(port: int, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        status, _ = await send(port, "POST", "/v1/messages", "nobody")
+    assert status == 401 and "unauthenticated" not in caplog.text

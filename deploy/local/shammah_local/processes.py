@@ -153,7 +153,8 @@ class PartProcess:
         self._process = None
         if process.returncode == EXIT_SETTINGS:
             raise PartFailedError(
-                f"{self.part.name} can't start by its settings; the end of {self._log}:\n{self.quote_log()}"
+                f"{self.part.name} can't start with the settings and files that it has; "
+                f"the end of {self._log}:\n{self.quote_log()}"
             )
         if now - self._started_at >= DEATH_WINDOW_SECONDS:
             self._quick_deaths = 0

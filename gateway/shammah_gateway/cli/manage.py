@@ -14,6 +14,7 @@ from google.protobuf.json_format import ParseDict, ParseError
 from rich.table import Table
 from shammah.v1 import gateway_pb2, types_pb2
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.examples import MAX_QUERY_CHARS
 
 from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.console import as_dict, err, out, percent
@@ -50,6 +51,8 @@ async def call_tool(
     if arguments.get("examples") == []:
         # On the wire an empty list is none at all: the teacher would be asked, and paid.
         raise InvalidInputError("examples is an empty list; give 1 to 256 examples, or leave it out")
+    if name == "query_local_model" and arguments.get("query") == "":
+        raise InvalidInputError(f"query is empty; allowed: 1 to {MAX_QUERY_CHARS} characters")
     try:
         request = ParseDict(arguments, kind())
     except ParseError as error:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 from shammah.v1 import gateway_pb2, types_pb2
-from shammah_chassis.errors import BudgetError
+from shammah_chassis.errors import BudgetError, InvalidInputError
 from shammah_gateway.cli.client import GatewayClient
 from shammah_gateway.cli.manage import call_tool
 
@@ -27,3 +27,8 @@ class FakeClient:
 async def test_a_job_that_failed_is_told_by_its_own_code() -> None:
     with pytest.raises(BudgetError, match=r"^all spent$"):
         await call_tool(cast("GatewayClient", FakeClient()), "generate_training_data", {"category": "a"}, wait=True)
+
+
+async def test_an_empty_query_is_told_to_be_empty() -> None:
+    with pytest.raises(InvalidInputError, match=r"^query is empty; allowed: 1 to "):
+        await call_tool(cast("GatewayClient", FakeClient()), "query_local_model", {"query": ""}, wait=True)

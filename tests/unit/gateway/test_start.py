@@ -42,6 +42,6 @@ def test_what_is_wrong_at_the_start_is_one_line_and_no_traceback(
     (tmp_path / "gateway").mkdir()
     (tmp_path / "gateway/ledger.json").write_text("{")
     done = start(tmp_path, **settings)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 78 and "Traceback" not in done.stderr
     lines = [line for line in done.stderr.splitlines() if not line.startswith("{")]
     assert len(lines) == 1 and lines[0].startswith(f"gateway: {told}")

@@ -4,7 +4,7 @@ from shammah.v1 import gateway_pb2
 from shammah_chassis.scopes import Caller
 from shammah_gateway.cli.ask import AskOptions, make_request
 from shammah_gateway.values import Answer, Versions
-from shammah_gateway.wire import read_ask, read_request_id, write_answer
+from shammah_gateway.wire import read_arguments, read_ask, read_request_id, write_answer
 
 ANN = Caller("ann", frozenset({"ask"}))
 
@@ -54,3 +54,9 @@ def test_the_key_of_a_call_is_read_from_its_metadata() -> None:
     assert read_request_id((("authorization", "Bearer x"), ("x-shammah-request-id", "step 7"))) == "step 7"
     assert read_request_id((("x-shammah-request-id", b"\xe9"),)) == "\xe9"
     assert read_request_id(()) == "" and read_request_id(None) == ""
+
+
+def test_an_empty_query_arrives_as_an_empty_one_not_as_a_missing_one() -> None:
+    assert read_arguments(gateway_pb2.QueryLocalModelRequest(max_tokens=7)) == {"query": "", "max_tokens": 7}
+    assert read_arguments(gateway_pb2.QueryLocalModelRequest(query="Hi")) == {"query": "Hi"}
+    assert read_arguments(gateway_pb2.CompareResponsesRequest(job="J")) == {"job": "J"}

@@ -78,7 +78,7 @@ async def test_a_part_whose_settings_are_wrong_is_not_started_again(tmp_path: Pa
     part = make_part("print('part: SHAMMAH_PART_PROT is not known'); raise SystemExit(78)", seen)
     process = PartProcess(part, log=tmp_path / "log", lock=None)
     process.start({})
-    with pytest.raises(PartFailedError, match=r"part can't start by its settings[\s\S]*SHAMMAH_PART_PROT"):
+    with pytest.raises(PartFailedError, match=r"part can't start with the settings and files[\s\S]*SHAMMAH_PART_PROT"):
         await wait_for_death(process)
     assert len(seen) == 1
 
