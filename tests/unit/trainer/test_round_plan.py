@@ -92,7 +92,7 @@ def test_a_failed_round_leaves_its_rows_fresh(ledger: Ledger) -> None:
     close_round(ledger, "r1", state="failed", error="boom")
     assert count_fresh(ledger, champion_position=0) == 4
     assert durable_position(ledger) == 0
-    assert last_rounds(ledger, 1)[0].result == {"error": "boom"}
+    assert last_rounds(ledger, 1)[0].result["error"] == "boom"
 
 
 def test_a_row_whose_cluster_was_taught_judges_nobody(ledger: Ledger) -> None:
