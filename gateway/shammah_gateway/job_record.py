@@ -24,7 +24,8 @@ class JobRecord:
     `scopes` are the caller's when it asked. `request_id` is the caller's key for "this again"; `digest` tells whether
     the same arguments came with it. `arguments` and `saved` (what the work needs in order to go on after a restart) are
     forgotten at the end. `accepted`: the work is under way elsewhere. `resumes`: how often a restart interrupted it.
-    `cancelling`: its caller wants it stopped.
+    `cancelling`: its caller wants it stopped; with an `error_code` it is stopped because its caller may no longer have
+    it run.
     """
 
     id: str

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from shammah_chassis.errors import (
+    ForbiddenError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
@@ -134,10 +135,13 @@ class JobBook:
             if record.kind == kind and record.state == "done" and record.result is not None
         ]
 
-    def resume(self, make: Callable[[JobRecord], Work]) -> list[JobRecord]:
+    def resume(
+        self, make: Callable[[JobRecord], Work], check: Callable[[JobRecord], None] = lambda _: None
+    ) -> list[JobRecord]:
         """Start again what a restart interrupted; `make` returns its work, or raises a named error if there is none.
 
-        A job that a restart interrupted five times while it ran fails: it may be what ends the process.
+        A job that a restart interrupted five times while it ran fails: it may be what ends the process. So does one
+        that `check` raises ForbiddenError for: what it left going elsewhere is ended.
         """
         found = [record for record in self.running() if record.id not in self._tasks]
         for record in found:
@@ -151,7 +155,11 @@ class JobBook:
             except ShammahError as error:
                 self._fail(record, error.code, f"it can't go on after the restart: {error.message}")
                 continue
-            _log.info("job %s (%s) goes on after a restart", record.id, record.kind)
+            try:
+                check(record)
+                _log.info("job %s (%s) goes on after a restart", record.id, record.kind)
+            except ForbiddenError as error:
+                self._mark_revoked(record, error)
             self._begin(record, work)
         return found
 
@@ -169,6 +177,21 @@ class JobBook:
             self._store.note(record, durable=True)
             self._begin_cancel(record)
         return await self.wait(record)
+
+    def revoke(self, record: JobRecord, error: ForbiddenError) -> None:
+        """Stop a job that its owner may have run no longer: it fails with `error`. One that stops already is left."""
+        if not record.ended and not record.cancelling:
+            self._mark_revoked(record, error)
+            self._begin_cancel(record)
+
+    def _mark_revoked(self, record: JobRecord, error: ForbiddenError) -> None:
+        if record.cancelling:
+            return
+        _log.warning("job %s (%s) is stopped: %s", record.id, record.kind, error.message)
+        record.cancelling, record.stage = True, "stopping"
+        # Kept with the record: a restart in the middle of the stopping makes it no wish of its caller's.
+        record.error_code, record.error_message = error.code, error.message
+        self._store.note(record, durable=True)
 
     def raise_failure(self, record: JobRecord) -> None:
         """Raise the named error that a job failed with, if it failed."""
@@ -251,6 +274,8 @@ class JobBook:
         try:
             record.result = await work.run(Progress(record, self._store, self._changed))
             record.state, record.progress, record.stage = "done", 1.0, "done"
+            # It ended before it could be stopped.
+            record.error_code = record.error_message = ""
             self._end(record)
         except ShammahError as error:
             self._failures[record.id] = error
@@ -278,11 +303,16 @@ class JobBook:
                 told = f"what it began elsewhere may go on: {error.message}"
             finally:
                 # Whatever went wrong, its place is free again.
-                self._note_cancelled(record, told)
+                self._note_stopped(record, told)
         else:
-            self._note_cancelled(record, told)
+            self._note_stopped(record, told)
 
-    def _note_cancelled(self, record: JobRecord, told: str) -> None:
+    def _note_stopped(self, record: JobRecord, told: str) -> None:
+        if record.error_code:
+            if told:
+                _log.info("job %s is stopped: %s", record.id, told)
+            self._fail(record, record.error_code, record.error_message)
+            return
         record.state, record.stage = "cancelled", "cancelled"
         record.error_code, record.error_message = "cancelled", told or "stopped by its caller"
         self._end(record)

@@ -26,7 +26,8 @@ from shammah_chassis.status import to_error
 from shammah_chassis.token_book import TokenBook
 from shammah_gateway.config import GatewaySettings
 from shammah_gateway.consent.chain import read_tail, verify
-from shammah_gateway.gateway import Gateway, open_gateway
+from shammah_gateway.gateway import Gateway
+from shammah_gateway.opening import open_gateway
 from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 from support.example_values import make_example
 from support.messages_stub import MessagesStub, serve_messages
@@ -180,6 +181,31 @@ async def test_claude_may_do_nothing_until_it_is_granted_and_nothing_again_when_
         (["ask"], ["ask", "compare"]),
         (["ask", "compare"], ["ask"]),
     ]
+
+
+async def test_a_job_ends_with_the_grant_that_it_was_started_by(world: World) -> None:
+    claude = world.connect(world.book.grant("claude", ["compare"]).token)
+    # Its work waits at the student until the scope is taken away.
+    world.cluster.script.gates["compare"] = asyncio.Event()
+    request = pb.CompareResponsesRequest(query="Where is Rome?", teacher_response="Italy")
+    ended: list[ShammahError] = []
+
+    async def ask() -> bool:
+        try:
+            await call(claude.CompareResponses(request))
+        except UnauthenticatedError:
+            return False  # the new token is not known yet
+        except ShammahError as error:
+            ended.append(error)
+        return True
+
+    asking = asyncio.create_task(until_async(ask))
+    await until(lambda: bool(world.gateway.jobs.running(owner="claude")))
+    world.book.revoke("claude", ["compare"])
+    await asking
+    (error,) = ended
+    assert isinstance(error, ForbiddenError) and "shammah tokens grant claude compare" in error.message
+    assert world.gateway.jobs.running() == []
 
 
 async def test_the_log_tells_who_did_what_what_left_and_what_it_changed_and_no_text(world: World) -> None:

@@ -6,7 +6,7 @@ It knows the settings and no transport.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,10 @@ _TEXTS = frozenset({"query", "teacher_response", "focus", "examples"})
 
 @dataclass(slots=True)
 class Consent:
-    """The parts; `masker` None: masking is off. `start` and `close` frame the watch over the tokens."""
+    """The parts; `masker` None: masking is off. `start` and `close` frame the watch over the tokens.
+
+    `on_grants` is called when somebody may do more or less than before.
+    """
 
     tokens: TokenTable
     log: AuditLog
@@ -40,6 +43,7 @@ class Consent:
     counts: TrafficCounts
     gate: TeacherGate
     masker: Masker | None = None
+    on_grants: Callable[[], None] | None = None
     _task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -103,6 +107,8 @@ class Consent:
                 "new_token": name in new and (name not in old or old[name].sha256 != new[name].sha256),
             }
             self.log.jot("grants", caller=new[name].changed_by if name in new else "", what=what)
+        if self.on_grants is not None:
+            self.on_grants()
 
     async def _watch(self) -> None:
         turn = 0

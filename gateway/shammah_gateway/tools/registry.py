@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from shammah_chassis.errors import InvalidInputError, NotFoundError
+from shammah_chassis.errors import ForbiddenError, InvalidInputError, NotFoundError
 from shammah_chassis.scopes import Caller, require_scope
 
 from shammah_gateway.consent.calls import read_outcome
@@ -208,16 +208,38 @@ def check_request_id(request_id: str) -> None:
 
 
 def resume_jobs(context: ToolContext) -> list[JobRecord]:
-    """Let the jobs that a restart interrupted go on; returns them."""
+    """Let the jobs that a restart interrupted go on, or fail where their owners may not any more; returns them."""
 
     def make(record: JobRecord) -> Work:
         tool = find_tool(record.kind)
         if tool.long is None:
             raise InvalidInputError(f"{record.kind} is no long tool")
         asked = read_input(tool, record.arguments)
-        return bind_work(context, record.caller, asked, tool.long, resumed=True)
+        return bind_work(context, _find_owner(context, record) or record.caller, asked, tool.long, resumed=True)
 
-    return context.jobs.resume(make)
+    return context.jobs.resume(make, lambda record: _check_owner(context, record))
+
+
+def revoke_jobs(context: ToolContext) -> None:
+    """Stop the jobs whose owners may not have them run any more: the table of tokens has changed."""
+    for record in context.jobs.running():
+        try:
+            _check_owner(context, record)
+        except ForbiddenError as error:
+            context.jobs.revoke(record, error)
+
+
+def _find_owner(context: ToolContext, record: JobRecord) -> Caller | None:
+    """Return the owner of a job with the scopes of now; of then, where no table of tokens is at hand."""
+    return context.consent.tokens.find(record.owner) if context.consent is not None else record.caller
+
+
+def _check_owner(context: ToolContext, record: JobRecord) -> None:
+    """Raise ForbiddenError when the owner of a job is gone, or may not call its tool any more."""
+    owner = _find_owner(context, record)
+    if owner is None:
+        raise ForbiddenError(f"the token of {record.owner!r} was removed, and with it goes what it asked for")
+    require_scope(owner, find_tool(record.kind).scope)
 
 
 def describe(error: ValidationError, tool: Tool) -> str:

@@ -104,6 +104,10 @@ class TokenTable:
         require_scope(caller, scope)
         return caller
 
+    def find(self, name: str) -> Caller | None:
+        """Return who has a token of this name now, whatever it may do; None when nobody has."""
+        return next((caller for caller in self._callers.values() if caller.name == name), None)
+
     def refresh(self) -> None:
         """Read the file again if it has changed; it is looked at once a second at most."""
         now = self._clock()

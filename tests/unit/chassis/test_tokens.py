@@ -105,6 +105,15 @@ def test_what_changed_is_told_with_who_changed_it(path: Path, clock: Clock) -> N
     assert (added.name, added.scopes) == ("bob", frozenset({"ask"})) and added.changed_by and added.changed_at > 0
 
 
+def test_a_caller_is_found_by_name_with_the_scopes_of_now(path: Path, clock: Clock) -> None:
+    table = TokenTable.load(path, clock=clock)
+    assert table.find("bob") is None
+    TokenBook(path).add("bob", ["ask"])
+    clock.now += LOOK_SECONDS
+    table.refresh()
+    assert table.find("bob") == Caller("bob", frozenset({"ask"}))
+
+
 def test_tables_of_an_earlier_version_are_read(path: Path) -> None:
     rows = json.loads(path.read_text())["tokens"]
     assert all(set(row) == {"name", "sha256", "scopes"} for row in rows)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from shammah_chassis.errors import (
+    ForbiddenError,
     InvalidInputError,
     NotFoundError,
     OverloadedError,
@@ -302,6 +303,55 @@ async def test_a_kill_amid_a_cancellation_does_not_undo_it(tmp_path: Path) -> No
     assert stopped == ["T1"]
     await killed.close()
     await cancelling
+
+
+async def test_a_revoked_job_is_stopped_everywhere_and_fails_by_that_name(tmp_path: Path) -> None:
+    stopped: list[str] = []
+
+    async def stop(record: JobRecord) -> str:
+        stopped.append(record.id)
+        return "the round was stopped"
+
+    book = JobBook(tmp_path)
+    record = book.start("train", OWNER, Work(hang, stop))
+    await asyncio.sleep(0)
+    book.revoke(record, ForbiddenError("the grant is gone"))
+    book.revoke(record, ForbiddenError("once more"))
+    ended = await book.wait(record)
+    assert (ended.state, ended.error_code, ended.error_message) == ("failed", "forbidden", "the grant is gone")
+    assert stopped == [record.id]
+    with pytest.raises(ForbiddenError):
+        JobBook(tmp_path).raise_failure(record)
+
+
+async def test_a_kill_amid_a_revocation_does_not_undo_it(tmp_path: Path) -> None:
+    async def never(record: JobRecord) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    killed = JobBook(tmp_path)
+    record = killed.start("train", OWNER, Work(hang, never))
+    await asyncio.sleep(0)
+    killed.revoke(record, ForbiddenError("the grant is gone"))
+    book = open_again(tmp_path)
+    ended = await book.wait(book.get(record.id, "owner"))
+    assert (ended.state, ended.error_code, ended.error_message) == ("failed", "forbidden", "the grant is gone")
+    await killed.close()
+
+
+async def test_what_ends_before_its_revocation_is_done(tmp_path: Path) -> None:
+    async def end_all_the_same(progress: Progress) -> dict[str, Any]:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return {"answer": 42}
+        return {}
+
+    book = JobBook(tmp_path)
+    record = await begin(book, end_all_the_same)
+    book.revoke(record, ForbiddenError("the grant is gone"))
+    ended = await book.wait(record)
+    assert (ended.state, ended.error_code, ended.error_message) == ("done", "", "")
 
 
 async def test_too_many_jobs_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
