@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from shammah_chassis.errors import UnauthenticatedError
+from shammah_chassis.errors import ForbiddenError, ShammahError, UnauthenticatedError
 from shammah_chassis.scopes import Caller
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
@@ -23,7 +23,7 @@ from shammah_gateway.http.auth import Gatekeeper, read_credential
 from shammah_gateway.mcp.calls import Calls
 from shammah_gateway.mcp.cancelling import read_cancelled
 from shammah_gateway.tools.context import ToolContext
-from shammah_gateway.tools.registry import call_tool
+from shammah_gateway.tools.registry import TOOLS, call_tool
 
 if TYPE_CHECKING:
     from shammah_gateway.mcp.mount import Mount
@@ -49,8 +49,12 @@ class McpDoor:
         headers = Headers(scope=scope)
         try:
             caller = self._gatekeeper.identify(read_credential(headers))
+            _check_scopes(caller)
         except UnauthenticatedError as error:
-            await _refuse(error)(scope, receive, send)
+            await _refuse(401, "invalid_token", error)(scope, receive, send)
+            return
+        except ForbiddenError as error:
+            await _refuse(403, "insufficient_scope", error)(scope, receive, send)
             return
         if scope["method"] == "POST":
             body = await _read_body(scope, receive)
@@ -93,13 +97,23 @@ class McpDoor:
             await call_tool(self._tools, caller, tool, {"job": record.id, "cancel": True})
 
 
-def _refuse(error: UnauthenticatedError) -> Response:
-    """Return the 401 of RFC 6750."""
-    body = {"error": "invalid_token", "error_description": error.message}
+def _check_scopes(caller: Caller) -> None:
+    """Raise ForbiddenError for who may call no tool at all: a session for nothing would only take the place of one."""
+    wanted = sorted({tool.scope for tool in TOOLS.values()})
+    if caller.scopes.isdisjoint(wanted):
+        raise ForbiddenError(
+            f"/mcp needs one of the scopes {', '.join(wanted)}; {caller.name} has "
+            f"{', '.join(sorted(caller.scopes)) or 'none'}; grant one: shammah tokens grant {caller.name} SCOPE"
+        )
+
+
+def _refuse(status: int, name: str, error: ShammahError) -> Response:
+    """Return a refusal of RFC 6750."""
+    body = {"error": name, "error_description": error.message}
     return Response(
         json.dumps(body),
-        401,
-        {"www-authenticate": 'Bearer realm="shammah", error="invalid_token"'},
+        status,
+        {"www-authenticate": f'Bearer realm="shammah", error="{name}"'},
         media_type="application/json",
     )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 from shammah_chassis.examples import GRADERS, MAX_QUERY_CHARS, MAX_RESPONSE_CHARS
@@ -33,6 +33,18 @@ Cancel = Annotated[
     Field(description="Only together with 'job': stop that job and return it. A job that has ended stays as it is."),
 ]
 CategoryName = Annotated[str, Field(max_length=NAME_CHARS)]
+
+
+def _check_whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("it holds half of a surrogate pair; allowed: text that UTF-8 can hold") from None
+    return text
+
+
+# Pydantic looks at the characters of a text only where it has a limit.
+WholeText = Annotated[str, AfterValidator(_check_whole)]
 
 
 def _drop_default(schema: JsonDict) -> None:
@@ -89,10 +101,10 @@ class CompareInput(Strict):
 class OfferedInput(Strict):
     """One example that the caller made; an empty query or response is rejected by itself, not the whole call."""
 
-    query: str = Field(default="", description=f"What a user would ask, 1 to {MAX_QUERY_CHARS} characters.")
-    response: str = Field(default="", description=f"The right response, 1 to {MAX_RESPONSE_CHARS} characters.")
-    category: str = Field(default="", description="Category of this example; empty: the category of the call.")
-    grader: str = Field(
+    query: WholeText = Field(default="", description=f"What a user would ask, 1 to {MAX_QUERY_CHARS} characters.")
+    response: WholeText = Field(default="", description=f"The right response, 1 to {MAX_RESPONSE_CHARS} characters.")
+    category: WholeText = Field(default="", description="Category of this example; empty: the category of the call.")
+    grader: WholeText = Field(
         default="",
         description="How a response to this query is told right from wrong: "
         f"{', '.join(sorted(GRADERS))}. Empty: by the form of the response.",

@@ -53,6 +53,13 @@ def test_schema_and_scope_are_those_of_the_rpc(name: str) -> None:
         ("query_local_model", {"query": "x", "temperature": 1}, "unknown field 'temperature'; allowed: query"),
         ("query_local_model", {"query": 5}, "string"),
         ("query_local_model", {"query": "x\ud800"}, "query"),
+        ("generate_training_data", {"examples": [{"query": "x\ud83d"}]}, "examples.0.query: Value error, it holds"),
+        (
+            "generate_training_data",
+            {"examples": [{"response": "x\ud83d"}]},
+            "examples.0.response: Value error, it holds",
+        ),
+        ("generate_training_data", {"category": "\ud83d", "count": 10}, "as a unicode string"),
         ("compare_responses", {"query": "x", "teacher_response": ""}, "teacher_response"),
         ("compare_responses", {"query": "x", "cancel": True}, "give its id in 'job'"),
         ("generate_training_data", {"category": "x", "count": "many"}, "count"),
