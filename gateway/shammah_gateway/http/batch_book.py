@@ -119,10 +119,17 @@ def _bound(body: bytes) -> tuple[tuple[str, ...], Usage]:
         InvalidInputError: not a JSON object, or a row does not say how much it may be answered: no cap could be kept.
     """
     requests = parse_object(body).get("requests")
-    params = [row["params"] for row in requests or () if isinstance(row, dict) and isinstance(row.get("params"), dict)]
-    models = tuple(dict.fromkeys(str(row.get("model", "")) for row in params))
-    output = sum(_read_most(number, row.get("max_tokens")) for number, row in enumerate(params))
+    if not isinstance(requests, list):
+        raise InvalidInputError("requests must be a list of objects with custom_id and params")
+    params = {number: row["params"] for number, row in enumerate(requests) if _has_params(row)}
+    models = tuple(dict.fromkeys(str(row.get("model", "")) for row in params.values()))
+    output = sum(_read_most(number, row.get("max_tokens")) for number, row in params.items())
     return models, bound_usage(len(body), output, cached=b'"cache_control"' in body)
+
+
+def _has_params(row: object) -> bool:
+    """Say whether a row may be answered; what is none of the protocol is refused by the API as a whole."""
+    return isinstance(row, dict) and isinstance(row.get("params"), dict)
 
 
 def _read_most(number: int, most: object) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal
 
-from shammah_chassis.errors import BudgetError, ShammahError
+from shammah_chassis.errors import BudgetError, InvalidInputError, ShammahError
 
 Purpose = Literal["answer", "teach", "audit", "compare"]
 PURPOSES: tuple[Purpose, ...] = ("answer", "teach", "audit", "compare")
@@ -62,7 +62,10 @@ def check_level(level: Level, amount: Decimal | None) -> None:
     """Raise BudgetError unless a call that costs at most `amount` stays within the cap.
 
     None: nobody said how much; it may be made while anything is left. A call that is free may always be made.
+    InvalidInputError for less than nothing: that would make room for others.
     """
+    if amount is not None and amount < 0:
+        raise InvalidInputError(f"a call is said to cost {amount} USD at most; allowed: 0 or more")
     if level.left if amount is None else amount == 0 or level.charged + level.held + amount <= level.cap:
         return
     used = f"{show_usd(level.charged)} of {show_usd(level.cap)} are spent"

@@ -231,15 +231,15 @@ class Ledger:
         if not self.caps.any_usd:
             return ZERO
         usage = worst or Usage()
-        most = ZERO
+        bounds: list[Decimal] = []
         for model in models or ("",):
             usd = self.prices.price(model, usage, self._date)
             if usd is None:
                 raise BudgetError(
                     f"a cap in USD is set and could not be kept: {self.prices.explain(model, usage, self._date)}"
                 )
-            most = max(most, usd)
-        return most if worst is not None else None
+            bounds.append(usd)
+        return max(bounds) if worst is not None else None
 
     def _check(self, purpose: Purpose, caller: str, amount: Decimal | None) -> None:
         if self.left(purpose) == 0:
