@@ -16,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from shammah_chassis.errors import StorageFullError
 from shammah_chassis.spawning import EXIT_SETTINGS, signal_group, start_child
 
 from shammah_local.errors import PartFailedError
@@ -50,6 +51,7 @@ class PartProcess:
         self.ports: Mapping[str, int] = {}
         self.restarts = 0
         self.last_exit: int | None = None
+        self.problem = ""
         self._log = log
         self._lock = lock
         self._clock = clock
@@ -102,8 +104,7 @@ class PartProcess:
             self._next_look = self._clock() + LOOK_SECONDS
             await asyncio.to_thread(bound_log, self._log)
         if self.state is PartState.RESTARTING and self._clock() >= self._due:
-            self.restarts += 1
-            self.start(ports)
+            self._start_again(ports)
         elif self._process is not None and self._process.poll() is not None:
             self._bury(self._process)
         if self._process is None:
@@ -117,6 +118,17 @@ class PartProcess:
             admin = self.ports.get("admin_port")
             ready = admin is None or await probe_ready(admin)
             self.state = PartState.READY if ready else PartState.UNREADY
+
+    def _start_again(self, ports: Ports) -> None:
+        try:
+            self.start(ports)
+        except (StorageFullError, OSError) as error:
+            # Its files can't be written now: the others serve on, and this one is tried again.
+            self.problem = f"can't be started now: {error}"
+            self._due = self._clock() + LONGEST_PAUSE_SECONDS
+            return
+        self.problem = ""
+        self.restarts += 1
 
     async def stop(self, hurry: asyncio.Event) -> bool:
         """Ask it to end, wait at most `stop_seconds` (not at all once `hurry` is set), then kill it.

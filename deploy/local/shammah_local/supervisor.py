@@ -121,6 +121,7 @@ class Supervisor:
         for process in self._parts:
             name = process.part.name
             self._tell(name, (process.state, process.restarts), self._describe(process))
+            self._tell(f"{name} problem", process.problem, f"{name}: {process.problem}")
             if process.state in (PartState.STARTING, PartState.UNREADY):
                 self._tell(f"{name} progress", progress := _read_line(process), f"{name}: {progress}")
         state = {

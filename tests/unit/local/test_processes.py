@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from shammah_chassis.errors import StorageFullError
 from shammah_local.errors import PartFailedError
 from shammah_local.plan import Launch, Part, Ports
 from shammah_local.processes import PartProcess, PartState
@@ -93,6 +94,26 @@ async def test_after_a_long_life_the_pause_is_short_again(tmp_path: Path) -> Non
         clock.now += 1.01 if lived else 2.01
         await process.tick({})
     assert process.state is PartState.STARTING
+    await process.stop(asyncio.Event())
+
+
+async def test_a_part_whose_files_find_no_room_is_started_when_they_do(tmp_path: Path) -> None:
+    clock, full = Clock(), [True]
+
+    def launch(known: Ports) -> Launch:
+        if full:
+            raise StorageFullError("no space left while writing nats.conf")
+        return Launch([sys.executable, "-S", "-c", "raise SystemExit(3)"])
+
+    part = Part(name="nats", stage=0, stop_rank=0, launch=launch, read_ports=lambda pid: None)
+    process = PartProcess(part, log=tmp_path / "log", lock=None, clock=clock)
+    process.state = PartState.RESTARTING
+    await process.tick({})
+    assert (process.state, process.restarts) == (PartState.RESTARTING, 0) and "no space left" in process.problem
+    full.clear()
+    clock.now += 31.0
+    await process.tick({})
+    assert (process.state, process.restarts, process.problem) == (PartState.STARTING, 1, "")
     await process.stop(asyncio.Event())
 
 
