@@ -13,8 +13,9 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
 from shammah_chassis.examples import MAX_RESPONSE_CHARS, Example, Provenance, default_grader
+from shammah_chassis.fields import check_text
 from shammah_chassis.grading import grade
 from shammah_chassis.releases import Release
 from shammah_chassis.tasks import stop_tasks
@@ -81,9 +82,7 @@ class Learner:
         """Record a teacher's answer; with the explore coin, let the student try first, in the background."""
         if query.no_learn:
             return
-        if len(told.text) > MAX_RESPONSE_CHARS:
-            self.monitor.lost_examples += 1
-            _log.warning("an answer of %d characters is too long for an example", len(told.text))
+        if not self._can_hold(told.text):
             return
         if (
             toss.explore
@@ -107,8 +106,24 @@ class Learner:
         _, late = await asyncio.wait(self._running, timeout=timeout)
         await stop_tasks(late)
 
+    def _can_hold(self, text: str) -> bool:
+        """Say whether a teacher's answer can be an example; one that can't (half of a surrogate pair) is counted."""
+        try:
+            check_text(text, "response")
+        except InvalidInputError as error:
+            problem = error.message
+        else:
+            if len(text) <= MAX_RESPONSE_CHARS:
+                return True
+            problem = f"{len(text)} characters are too many"
+        self.monitor.lost_examples += 1
+        _log.warning("an answer is no example: %s", problem)
+        return False
+
     async def _audit(self, query: Query, answer: Answer, teacher: Teacher) -> None:
         told = await teacher.answer(query.messages, query.max_tokens or self._teacher_max_tokens, purpose="audit")
+        if not self._can_hold(told.text):
+            return
         trial = Trial(category=answer.category)
         example = make_example(
             query,

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from shammah_chassis.errors import BudgetError, InvalidInputError, TeacherError, UnavailableError
 from shammah_chassis.examples import Message, default_grader
+from shammah_chassis.fields import check_text
 from shammah_chassis.scopes import Caller
 from shammah_chassis.text import collapse_whitespace
 
@@ -85,6 +86,11 @@ async def _ask_teacher(context: ToolContext, query: Query, progress: Progress) -
         raise UnavailableError("no teacher is set up; give teacher_response")
     progress.report(0.4, "the teacher answers")
     answer = await context.teacher.answer(query.messages, TEACHER_TOKENS, purpose="compare", caller=query.user)
+    try:
+        check_text(answer.text, "response")
+    except InvalidInputError as error:
+        # Neither the validator nor the caller can be handed it.
+        raise TeacherError(f"the teacher's answer can't be compared: {error.message}") from error
     progress.save({"teacher_response": answer.text})
     return answer.text
 

@@ -60,6 +60,11 @@ async def test_free_text_is_judged_by_the_teacher_and_booked(tmp_path: Path, agr
     assert bench.teacher is not None and bench.teacher.ledger.summary().spent["compare"].calls == 2
 
 
+async def test_an_answer_that_no_utf8_can_hold_is_the_teachers_fault(tmp_path: Path) -> None:
+    with pytest.raises(TeacherError, match="lone surrogate"):
+        await compare(tmp_path, JudgingTeacher("half \ud83d"))
+
+
 async def test_the_same_words_and_short_forms_need_no_judge(tmp_path: Path) -> None:
     port = JudgingTeacher("Lyon")
     assert (await compare(tmp_path / "a", port))[0].reason.startswith("similarity")

@@ -176,3 +176,14 @@ async def test_an_example_that_finds_no_room_is_counted_and_the_user_still_has_t
     bench.sink.error = error
     assert (await bench.cascade.ask(ask())).text == "Paris"
     assert bench.monitor.lost_examples == 1
+
+
+@pytest.mark.parametrize("rates", [{}, {"explore_rate": 1.0}, {"audit_rate": 1.0}])
+@pytest.mark.parametrize("text", ["half \ud83d", "x" * 100_001])
+async def test_an_answer_that_can_be_no_example_is_counted_on_every_way(text: str, rates: dict[str, float]) -> None:
+    bench = Bench(teacher=PlainTeacher(text=text), **rates)
+    if "audit_rate" not in rates:
+        bench.roles.judged = replace(bench.roles.judged, quality=0.1)
+    await bench.cascade.ask(ask())
+    await bench.learner.wait_idle(5)
+    assert (bench.monitor.lost_examples, bench.sink.examples) == (1, [])
