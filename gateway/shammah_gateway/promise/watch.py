@@ -41,7 +41,10 @@ class CategoryWatch:
 
 @dataclass(slots=True)
 class _Watched:
-    """One release under watch: `since` it first served, and `began` in this process, in seconds of the epoch."""
+    """One release under watch: `since` it first served, and `began` in this process, in seconds of the epoch.
+
+    `unknown` while what was kept of it can't be read: it may be withdrawn, so it is taken to be, and nothing is kept.
+    """
 
     release: Release
     since: float
@@ -51,6 +54,7 @@ class _Watched:
     scores: dict[str, ScoreDrift] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
     mix: MixDrift = field(default_factory=MixDrift)
+    unknown: bool = False
 
     @property
     def level(self) -> float:
@@ -100,7 +104,7 @@ class PromiseWatch:
         watched.mix.add(category)
         filled = known[0] < MIX_WINDOW <= watched.mix.reference.total()
         if filled or watched.mix.drifted != known[1]:
-            self._book.write(release.id, watched.keep())
+            self._keep(watched)
 
     def note_score(self, release: Release, category: str, quality: float, *, served: bool) -> None:
         """Count the quality of a response of the champion that came as far as the threshold."""
@@ -114,7 +118,7 @@ class PromiseWatch:
         known = drift.drifted
         drift.add(quality)
         if drift.drifted != known:
-            self._book.write(release.id, watched.keep())
+            self._keep(watched)
         watched.served[category] = watched.served.get(category, 0) + served
 
     def note_audit(self, release: str, category: str, good: bool | None) -> None:
@@ -126,7 +130,7 @@ class PromiseWatch:
         evidence.add(bad=not good, alpha=watched.release.alpha)
         if evidence.is_breached(watched.level):
             watched.withdrawn.add(category)
-        self._book.write(release, watched.keep())
+        self._keep(watched)
 
     def describe(self, release: Release, category: str, *, audit_rate: float) -> CategoryWatch:
         """Return what is known of a category of the champion."""
@@ -153,6 +157,8 @@ class PromiseWatch:
             "audits were bad; it is forwarded until another release serves"
             for name in sorted(watched.withdrawn)
         ]
+        if watched.unknown:
+            texts.append("what was known of the promise can't be read: everything is forwarded until it can")
         drifted = sorted(name for name, drift in watched.scores.items() if drift.drifted)
         texts += [
             f"scores in {name!r} are unlike those of the exam (stability index {watched.scores[name].index:.2f}): only "
@@ -183,12 +189,23 @@ class PromiseWatch:
         return watched.mix.drifted or (drift is not None and drift.drifted)
 
     def _is_withdrawn(self, release: Release, category: str) -> bool:
-        return category in self._watch(release).withdrawn
+        watched = self._watch(release)
+        return watched.unknown or category in watched.withdrawn
+
+    def _keep(self, watched: _Watched) -> None:
+        if not watched.unknown:
+            self._book.write(watched.release.id, watched.keep())
 
     def _watch(self, release: Release) -> _Watched:
+        """Return what is known of a release, also on disk: whoever asks, asks before it may serve."""
+        self._book.retry()
         watched = self._watched.get(release.id)
         if watched is None:
-            watched = _begin(release, self._book.read(release.id), now=self._now())
+            kept = self._book.read(release.id)
+            watched = _begin(release, kept or Kept(), now=self._now())
+            if kept is None:
+                watched.unknown = True
+                return watched  # not remembered: the next query looks again
             self._watched[release.id] = watched
             while len(self._watched) > RELEASES:
                 self._watched.popitem(last=False)

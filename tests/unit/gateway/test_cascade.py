@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from shammah_chassis.errors import (
@@ -16,6 +17,8 @@ from shammah_chassis.errors import (
     UnknownReleaseError,
 )
 from shammah_chassis.examples import Message
+from shammah_gateway.promise.book import PromiseBook
+from shammah_gateway.promise.watch import PromiseWatch
 from support.gateway import Bench, PlainTeacher, ask, make_release
 
 
@@ -222,3 +225,16 @@ async def test_bad_input_is_refused_before_any_work(query: object, kind: type[Sh
     with pytest.raises(kind):
         await bench.cascade.ask(query)  # type: ignore[arg-type]
     assert bench.roles.calls == [] and bench.port.asked == []
+
+
+async def test_a_withdrawn_category_is_forwarded_by_the_first_queries_after_a_restart(tmp_path: Path) -> None:
+    release = make_release()
+    watch = PromiseWatch(PromiseBook(tmp_path / "promise.json"))
+    watch.note_query(release, "capitals")
+    for _ in range(12):
+        watch.note_audit(release.id, "capitals", good=False)
+    # Queries that nothing is learned from, and those of a release that they name, are never noted by the watch.
+    for query in (ask(no_learn=True), ask(release=release.id), ask()):
+        bench = Bench(release=release, watch=PromiseWatch(PromiseBook(tmp_path / "promise.json")))
+        answer = await bench.cascade.ask(query)
+        assert (answer.route, answer.reason) == ("teacher", "withdrawn")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from shammah_chassis.errors import StorageFullError
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
-from shammah_gateway.promise.book import PromiseBook
+from shammah_gateway.promise import book
+from shammah_gateway.promise.book import RELEASES, RETRY_SECONDS, PromiseBook
 from shammah_gateway.promise.drift import MIX_WINDOW, SCORE_WINDOW
 from shammah_gateway.promise.watch import PromiseWatch
 
@@ -184,12 +186,54 @@ def test_how_long_a_breach_would_take_counts_what_this_process_served(path: Path
     assert seen.seconds_to_notice == pytest.approx(seen.audits_to_notice / 50 * 3600)
 
 
-def test_only_the_last_releases_are_kept(path: Path) -> None:
-    watch = watch_at(path)
-    names = [f"01J00000000000000000000{number:03d}" for number in range(20)]
-    for name in names:
-        audit(watch, make_release(name), good=0, bad=30)
+def test_only_the_last_releases_are_kept_and_those_that_broke_their_promise_longer(path: Path) -> None:
+    watch, pinned = watch_at(path), make_release()
+    audit(watch, pinned, good=20, bad=10)
+    others = [make_release(f"01J00000000000000000000{number:03d}") for number in range(RELEASES + 8)]
+    for release in others:
+        audit(watch, release, good=30, bad=0)
+    for seen in (watch, watch_at(path)):
+        assert seen.threshold(pinned, "spam") is None
     again = watch_at(path)
-    assert again.threshold(make_release(names[-1]), "spam") is None
-    assert again.threshold(make_release(names[8]), "spam") is None
-    assert again.threshold(make_release(names[7]), "spam") == 0.5
+    assert again.describe(others[8], "spam", audit_rate=0.02).audits == 30
+    assert again.describe(others[7], "spam", audit_rate=0.02).audits == 0
+
+
+def test_a_withdrawal_that_the_disk_refused_holds_and_is_written_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, release, newer = [0.0], make_release(), make_release("01J0000000000000000000000B")
+    watch = PromiseWatch(PromiseBook(path, now=lambda: now[0]), now=lambda: 4600.0)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise StorageFullError("no space left")
+
+    with monkeypatch.context() as full:
+        full.setattr(book, "write_atomic", refuse)
+        audit(watch, release, good=20, bad=10)
+        for number in range(RELEASES + 1):  # so many that the watch has to read it again
+            watch.note_query(make_release(f"01J00000000000000000000{number:03d}"), "spam")
+        assert watch.threshold(release, "spam") is None
+    assert not path.exists()
+    # Any query has it written, not only another audit of that category: it gets none any more.
+    now[0] += RETRY_SECONDS
+    assert watch.threshold(newer, "spam") == 0.5
+    assert watch_at(path).threshold(release, "spam") is None
+
+
+def test_while_the_book_cannot_be_read_everything_is_forwarded_and_nothing_is_overwritten(path: Path) -> None:
+    release = make_release()
+    audit(watch_at(path), release, good=20, bad=10)
+    aside = path.rename(path.with_name("aside"))
+    path.mkdir()  # a file that gives an error when it is read
+    again, other = watch_at(path), make_release("01J0000000000000000000000B")
+    audit(again, other, good=30, bad=0)
+    assert again.threshold(other, "spam") is None
+    assert "can't be read" in again.alarms(other)[0]
+    path.rmdir()
+    aside.rename(path)
+    assert again.threshold(other, "spam") == 0.5
+    assert again.alarms(other) == []
+    audit(again, other, good=30, bad=0)
+    assert again.threshold(release, "spam") is None
+    assert watch_at(path).threshold(release, "spam") is None
