@@ -9,8 +9,8 @@ from shammah_chassis.process import run_process
 from shammah_chassis.serving import ServiceParts
 
 from shammah_gateway.config import GatewaySettings
-from shammah_gateway.gateway import open_gateway
 from shammah_gateway.http.opening import open_http
+from shammah_gateway.opening import open_gateway
 from shammah_gateway.readings import list_readings
 from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 

@@ -22,7 +22,8 @@ from shammah_chassis.serving import Service, ServiceParts
 from shammah_chassis.settings import ServiceSettings
 from shammah_chassis.status import to_error
 from shammah_gateway.config import GatewaySettings
-from shammah_gateway.gateway import Gateway, open_gateway
+from shammah_gateway.gateway import Gateway
+from shammah_gateway.opening import open_gateway
 from shammah_gateway.server import SERVICE_NAME, GatewayServicer
 from support.scripted_pods import Cluster, run_cluster
 from support.scripted_trainer import ScriptedTrainer

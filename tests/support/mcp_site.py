@@ -24,8 +24,9 @@ from shammah_chassis.releases import Champion, Wanted
 from shammah_chassis.serving import Service, ServiceParts
 from shammah_chassis.settings import ServiceSettings
 from shammah_gateway.config import GatewaySettings
-from shammah_gateway.gateway import Gateway, open_gateway
+from shammah_gateway.gateway import Gateway
 from shammah_gateway.http.opening import OpenHttp, open_http
+from shammah_gateway.opening import open_gateway
 from support.example_values import make_example
 from support.scripted_pods import Cluster, run_cluster
 from support.scripted_trainer import ScriptedTrainer
