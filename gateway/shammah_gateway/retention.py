@@ -60,14 +60,9 @@ async def collect_garbage(store: ArtifactStore, champion: Champion, wanted: Want
 
 
 async def _clear_checkpoints(store: ArtifactStore, keep: set[str]) -> None:
-    """Keep the newest checkpoints of each release that stays (their ids are ULIDs)."""
-    try:
-        checkpoints = await store.list_checkpoints()
-    except ArtifactError as error:
-        _log.warning("checkpoints stay, one can't be read: %s", error.message)
-        return
+    """Keep the newest checkpoints of each release that stays (they come newest first)."""
     counts: Counter[str] = Counter()
-    for checkpoint in sorted(checkpoints, key=lambda one: one.id, reverse=True):
+    for checkpoint in await store.list_checkpoints():
         counts[checkpoint.release] += 1
         if checkpoint.release not in keep or counts[checkpoint.release] > CHECKPOINTS:
             await store.delete_checkpoint(checkpoint.id)

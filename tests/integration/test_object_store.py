@@ -137,6 +137,18 @@ async def test_checkpoints_are_listed_newest_first(store: ArtifactStore) -> None
     assert await store.list_checkpoints() == [checkpoints[2], checkpoints[1]]
 
 
+async def test_what_is_no_text_in_the_object_store_is_refused_by_name_and_hides_nothing_else(bus: Bus) -> None:
+    store, release = ObjectStore(bus), make_release()
+    good, broken = make_checkpoint(release.id, now=1000.0), make_checkpoint(release.id, now=1001.0)
+    await store.publish_checkpoint(good)
+    bucket = await bus.jetstream.object_store("artifacts")
+    for name in (f"releases/{release.id}", f"checkpoints/{broken.id}"):
+        await bucket.put(name, b"\xff\xfe")
+    with pytest.raises(ArtifactError, match=f"releases/{release.id} is damaged"):
+        await store.get_release(release.id)
+    assert await store.list_checkpoints() == [good]
+
+
 async def test_a_damaged_object_is_refused_by_name_and_nothing_reaches_the_cache(bus: Bus, tmp_path: Path) -> None:
     store = ObjectStore(bus)
     manifest = make_version(tmp_path / "work", content=os.urandom(3 << 20))

@@ -56,7 +56,7 @@ class ArtifactStore(Protocol):
         """Store a checkpoint; rules as for `publish_release`."""
 
     async def list_checkpoints(self) -> list[Checkpoint]:
-        """Return all checkpoints, newest first."""
+        """Return all checkpoints that can be read, newest first; of another one the log tells, it stays."""
 
     async def delete_version(self, role: Role, version: str) -> None:
         """Remove a version; one that is not there is no error."""
@@ -113,6 +113,14 @@ def check_manifest(manifest: Manifest) -> None:
     for name in manifest.files:
         if not _NAME.fullmatch(name) or name == MANIFEST_NAME:
             raise ArtifactError(f"version {manifest.version}: {name!r} is not allowed as a file name")
+
+
+def decode_text(data: bytes, name: str) -> str:
+    """Return the text of a release, checkpoint or manifest; ArtifactError when its bytes are none."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{name} is damaged: {error}") from error
 
 
 def require_same_files(stored: Manifest, wanted: Manifest) -> None:

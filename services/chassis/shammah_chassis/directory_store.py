@@ -6,10 +6,11 @@ For one machine, or a volume that all pods mount. It does not know what is in th
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from pathlib import Path
 
-from shammah_chassis.artifacts import check_manifest, check_version_name, require_same_files
+from shammah_chassis.artifacts import check_manifest, check_version_name, decode_text, require_same_files
 from shammah_chassis.atomic import (
     aside_path,
     copy_durably,
@@ -27,6 +28,7 @@ from shammah_chassis.ulid import is_ulid
 
 # A writer that needs longer than this for one version is taken for dead, and what it left is removed.
 _ABANDONED_SECONDS = 3600.0
+_log = logging.getLogger(__name__)
 
 
 class DirectoryStore:
@@ -49,10 +51,13 @@ class DirectoryStore:
 
     async def get_release(self, release_id: str) -> Release:
         """See `ArtifactStore.get_release`."""
-        path = self.root / "releases" / f"{release_id}.json"
-        if not is_ulid(release_id) or not path.is_file():
-            raise UnknownReleaseError(f"release {release_id!r} is not in the store {self.root}")
-        return parse_release(await asyncio.to_thread(_read_text, path))
+        unknown = UnknownReleaseError(f"release {release_id!r} is not in the store {self.root}")
+        if not is_ulid(release_id):
+            raise unknown
+        try:
+            return parse_release(await asyncio.to_thread(_read_text, self.root / "releases" / f"{release_id}.json"))
+        except FileNotFoundError:
+            raise unknown from None
 
     async def list_releases(self) -> list[str]:
         """See `ArtifactStore.list_releases`."""
@@ -138,7 +143,7 @@ class DirectoryStore:
             try:
                 write_new(path, text.encode())
             except FileExistsError:
-                if path.read_text("utf-8") != text:
+                if path.read_bytes() != text.encode():
                     raise ArtifactError(
                         f"{kind}/{name} is already published with other content; a published name never changes"
                     ) from None
@@ -153,10 +158,11 @@ class DirectoryStore:
         found = []
         for name in self._ids("checkpoints"):
             try:
-                text = _read_text(self.root / "checkpoints" / f"{name}.json")
+                found.append(parse_checkpoint(_read_text(self.root / "checkpoints" / f"{name}.json")))
             except FileNotFoundError:
                 continue  # deleted since it was listed
-            found.append(parse_checkpoint(text))
+            except ArtifactError as error:
+                _log.warning("checkpoint %s is left out: %s", name, error.message)
         return found
 
     def _delete_folder(self, folder: Path) -> None:
@@ -178,8 +184,10 @@ class DirectoryStore:
 
 
 def _read_text(path: Path) -> str:
-    """Return the text of a file; ArtifactError when its bytes are none."""
+    """Return the text of a file; ArtifactError when it can't be read, FileNotFoundError when there is none."""
     try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path.name} is damaged: {error}") from error
+        return decode_text(path.read_bytes(), path.name)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ArtifactError(f"{path.name} can't be read: {error.strerror}") from error

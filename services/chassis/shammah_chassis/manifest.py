@@ -83,11 +83,11 @@ def read_manifest(folder: Path) -> Manifest:
     """Read `manifest.json` of a version folder.
 
     Raises:
-        ArtifactError: as `parse_manifest`, or the file is missing.
+        ArtifactError: as `parse_manifest`, or the file is missing or no text.
     """
     try:
         return parse_manifest((folder / MANIFEST_NAME).read_text("utf-8"))
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{folder}: no readable {MANIFEST_NAME}: {error}") from error
 
 

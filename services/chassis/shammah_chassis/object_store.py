@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import nats.errors
 import nats.js.errors
 from nats.js import api
 
-from shammah_chassis.artifacts import check_manifest, check_version_name, require_same_files
+from shammah_chassis.artifacts import check_manifest, check_version_name, decode_text, require_same_files
 from shammah_chassis.atomic import aside_path, fsync_folder, remove_tree, storage_errors, sweep_aside, write_new
 from shammah_chassis.bus import Bus
 from shammah_chassis.checkpoints import Checkpoint, parse_checkpoint
@@ -46,6 +47,7 @@ _CHUNK = 1 << 20
 _BYTES_PER_SECOND = 2 << 20
 _PATIENCE_SECONDS = 20.0
 _CHUNK_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 class ObjectStore:
@@ -63,7 +65,7 @@ class ObjectStore:
             name = f"manifests/{manifest.role}/{manifest.version}"
             stored = await self._read(bucket, name)
             if stored is not None:
-                require_same_files(parse_manifest(stored.decode()), manifest)
+                require_same_files(parse_manifest(decode_text(stored, name)), manifest)
                 return
             for file, wanted in manifest.files.items():
                 with (folder / file).open("rb") as source:
@@ -81,10 +83,11 @@ class ObjectStore:
             except ArtifactError:
                 await asyncio.to_thread(remove_tree, target)
         async with self._transfer() as bucket:
-            stored = await self._read(bucket, f"manifests/{role}/{version}")
+            name = f"manifests/{role}/{version}"
+            stored = await self._read(bucket, name)
             if stored is None:
                 raise NotFoundError(f"version {version!r} of {role} is not in the object store")
-            manifest = parse_manifest(stored.decode())
+            manifest = parse_manifest(decode_text(stored, name))
             check_manifest(manifest)
             if (manifest.role, manifest.version) != (role, version):
                 raise ArtifactError(
@@ -99,10 +102,11 @@ class ObjectStore:
 
     async def get_release(self, release_id: str) -> Release:
         """See `ArtifactStore.get_release`."""
-        data = await self._read(await self._bucket(self._bus), f"releases/{release_id}")
+        name = f"releases/{release_id}"
+        data = await self._read(await self._bucket(self._bus), name)
         if data is None:
             raise UnknownReleaseError(f"release {release_id!r} is not in the object store")
-        return parse_release(data.decode())
+        return parse_release(decode_text(data, name))
 
     async def list_releases(self) -> list[str]:
         """See `ArtifactStore.list_releases`."""
@@ -115,8 +119,15 @@ class ObjectStore:
     async def list_checkpoints(self) -> list[Checkpoint]:
         """See `ArtifactStore.list_checkpoints`."""
         bucket = await self._bucket(self._bus)
-        found = [await self._read(bucket, f"checkpoints/{name}") for name in await self._ids("checkpoints/")]
-        return [parse_checkpoint(data.decode()) for data in found if data is not None]
+        found = []
+        for name in await self._ids("checkpoints/"):
+            try:
+                data = await self._read(bucket, f"checkpoints/{name}")
+                if data is not None:
+                    found.append(parse_checkpoint(decode_text(data, name)))
+            except ArtifactError as error:
+                _log.warning("checkpoint %s is left out: %s", name, error.message)
+        return found
 
     async def delete_version(self, role: Role, version: str) -> None:
         """See `ArtifactStore.delete_version`. The manifest goes first, so that no half version is ever seen."""

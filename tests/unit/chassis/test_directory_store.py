@@ -6,10 +6,11 @@ import asyncio
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from shammah_chassis.directory_store import DirectoryStore
-from shammah_chassis.errors import ArtifactError, NotFoundError, StorageFullError
+from shammah_chassis.errors import ArtifactError, NotFoundError, StorageFullError, UnknownReleaseError
 from support.artifacts import make_release, make_version
 
 
@@ -88,3 +89,41 @@ async def test_strange_files_among_the_releases_are_not_releases(tmp_path: Path)
     await store.publish_release(release)
     (tmp_path / "store/releases/notes.json").write_text("{}", "utf-8")
     assert await store.list_releases() == [release.id]
+
+
+async def test_a_release_whose_bytes_are_no_text_or_cannot_be_read_is_an_error_with_its_name(tmp_path: Path) -> None:
+    store, release = DirectoryStore(tmp_path), make_release()
+    path = tmp_path / "releases" / f"{release.id}.json"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ArtifactError, match=f"{release.id}.json is damaged"):
+        await store.get_release(release.id)
+    with pytest.raises(ArtifactError, match="already published with other content"):
+        await store.publish_release(release)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ArtifactError, match=f"{release.id}.json can't be read"):
+        await store.get_release(release.id)
+
+
+async def test_a_release_that_goes_while_it_is_read_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, release = DirectoryStore(tmp_path), make_release()
+    await store.publish_release(release)
+    read = asyncio.to_thread
+
+    async def delete_first(function: Any, *args: Any) -> Any:
+        (tmp_path / "releases" / f"{release.id}.json").unlink()
+        return await read(function, *args)
+
+    monkeypatch.setattr(asyncio, "to_thread", delete_first)
+    with pytest.raises(UnknownReleaseError):
+        await store.get_release(release.id)
+
+
+async def test_a_manifest_whose_bytes_are_no_text_is_an_error_with_its_folder(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    manifest = make_version(tmp_path / "work")
+    await store.publish_version(tmp_path / "work", manifest)
+    (tmp_path / "store/router" / manifest.version / "manifest.json").write_bytes(b"\xff")
+    with pytest.raises(ArtifactError, match=f"{manifest.version}: no readable manifest.json"):
+        await store.fetch_version("router", manifest.version, tmp_path / "cache")

@@ -48,9 +48,18 @@ async def test_a_damaged_release_is_named_and_the_others_are_looked_after(tmp_pa
     with pytest.raises(ArtifactError, match="damaged"):
         await store.get_release(bad)
     assert await collect_garbage(store, Champion(name), Wanted((name,))) == []
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / f"{new_ulid()}.json").write_bytes(b"\xff")
+
+
+async def test_a_damaged_checkpoint_stays_and_does_not_keep_the_others(tmp_path: Path) -> None:
+    store, name = await store_at(tmp_path)
+    made = [checkpoint(name) for _ in range(CHECKPOINTS + 3)]
+    for one in made:
+        await store.publish_checkpoint(one)
+    for broken in (b"\xff", b"[]", b"{}"):
+        (tmp_path / "checkpoints" / f"{new_ulid()}.json").write_bytes(broken)
     assert await collect_garbage(store, Champion(name), Wanted((name,))) == []
+    assert {one.id for one in await store.list_checkpoints()} == set(sorted(one.id for one in made)[3:])
+    assert len(list((tmp_path / "checkpoints").glob("*.json"))) == CHECKPOINTS + 3
 
 
 async def test_the_store_is_cleared_again_while_the_champion_stays_also_after_a_failure(
