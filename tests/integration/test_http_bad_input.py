@@ -207,3 +207,28 @@ class TestHalfOfASurrogatePair:
         body = request(model="shammah-local", messages=[{"role": "user", "content": "what is \ud83d"}])
         response, told = await post(web, site, body)
         assert response.status == 400 and "surrogate" in error_of(told)[1]
+
+    @pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+    @pytest.mark.parametrize("stream", [False, True])
+    async def test_a_paid_answer_with_one_is_given_counted_and_not_learned(
+        self, web: aiohttp.ClientSession, site: Site, path: str, stream: bool
+    ) -> None:
+        site.forward()
+        site.stub.text = "half \ud83d"
+        response, body = await post(web, site, request("shammah-auto", stream=stream), path)
+        assert response.status == 200 and b"\\ud83d" in body
+        await until(lambda: site.bench.monitor.lost_examples == 1)
+        await until(lambda: site.bench.monitor.forwarded == 1)
+        assert site.bench.sink.examples == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_fault_after_the_answer_neither_adds_to_it_nor_ends_the_connection(
+    web: aiohttp.ClientSession, site: Site, stream: bool
+) -> None:
+    site.forward()
+    site.bench.sink.error = RuntimeError("a fault of ours")
+    # On one connection: a second answer to the first request would be taken for that of the next.
+    for _ in range(3):
+        response, body = await post(web, site, request("shammah-auto", stream=stream))
+        assert response.status == 200 and body.endswith(b"\n\n" if stream else b"}") and b"internal" not in body

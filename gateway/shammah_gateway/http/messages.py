@@ -89,12 +89,13 @@ class MessagesApp:
         """Answer one request."""
         number = new_request_id()
         logged_request_id.set(number)
-        begun = False
+        begun = ended = False
 
         async def note(message: MutableMapping[str, Any]) -> None:
-            nonlocal begun
+            nonlocal begun, ended
             begun = True
             await send(message)
+            ended = message["type"] == "http.response.body" and not message.get("more_body")
 
         try:
             await self._serve(scope, receive, note, number)
@@ -102,9 +103,11 @@ class MessagesApp:
             return
         except Exception as error:
             failure = self._door.tell(error, "anthropic", number)
-            if begun:
+            if not begun:
+                await send_failure(send, failure)
+            elif not ended:
                 raise  # the server ends the connection: a second reply would be taken for that of the next request
-            await send_failure(send, failure)
+            # Else the client has its whole answer, and the connection is already its next request's.
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, number: str) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
