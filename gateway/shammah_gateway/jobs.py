@@ -180,7 +180,8 @@ class JobBook:
 
     def revoke(self, record: JobRecord, error: ForbiddenError) -> None:
         """Stop a job that its owner may have run no longer: it fails with `error`. One that stops already is left."""
-        if not record.ended and not record.cancelling:
+        # While the gateway stops nothing is begun: the next start looks at the owner again.
+        if not self._closed and not record.ended and not record.cancelling:
             self._mark_revoked(record, error)
             self._begin_cancel(record)
 

@@ -324,6 +324,14 @@ async def test_a_revoked_job_is_stopped_everywhere_and_fails_by_that_name(tmp_pa
         JobBook(tmp_path).raise_failure(record)
 
 
+async def test_a_gateway_that_stops_leaves_a_revocation_to_the_next_start(tmp_path: Path) -> None:
+    book = JobBook(tmp_path)
+    record = await begin(book)
+    await book.close()
+    book.revoke(record, ForbiddenError("the grant is gone"))
+    assert (record.state, record.cancelling) == ("queued", False)
+
+
 async def test_a_kill_amid_a_revocation_does_not_undo_it(tmp_path: Path) -> None:
     async def never(record: JobRecord) -> str:
         await asyncio.Event().wait()
