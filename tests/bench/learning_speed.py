@@ -44,6 +44,7 @@ from shammah_generator.chat import encode_examples, load_tokenizer  # noqa: E402
 from shammah_trainer.batches import SftRow  # noqa: E402
 from shammah_trainer.cache_filler import CacheFiller  # noqa: E402
 from shammah_trainer.fill_ahead import compiles_behind, fill_ahead, guess_tokens, read_size  # noqa: E402
+from shammah_trainer.processes import Processes  # noqa: E402
 from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
 
@@ -172,7 +173,7 @@ def _run_once(options: argparse.Namespace, hyper: SftHyper, rows: _Rows, filler:
         torch.cuda.reset_peak_memory_stats()
     began = time.monotonic()
     ahead = None if filler is None or filler.closed else round(began - filler.began, 2)
-    result = fine_tune(student, train, exam[:128], hyper=hyper, filler=filler)
+    result = fine_tune(student, train, exam[:128], hyper=hyper, processes=Processes(filler=filler))
     synchronize()
     whole = time.monotonic() - began
     loss, exact = evaluate_rows(student, exam, hyper=hyper)

@@ -31,6 +31,7 @@ from torch import distributed as dist
 
 from shammah_trainer.batches import SftRow
 from shammah_trainer.hyper import SftHyper, SftResult
+from shammah_trainer.processes import Processes
 from shammah_trainer.sft import fine_tune
 from shammah_trainer.share import Share
 from shammah_trainer.student import load_student, save_student
@@ -93,7 +94,7 @@ def train(options: argparse.Namespace, share: Share, device: torch.device) -> Sf
     tokenizer = load_tokenizer(options.model / _TOKENIZER)
     rows = read_rows(options.train, tokenizer)
     dev = read_rows(options.dev, tokenizer) if options.dev else []
-    result = fine_tune(student, rows, dev, hyper=hyper, share=share)
+    result = fine_tune(student, rows, dev, hyper=hyper, processes=Processes(share=share))
     if share.rank == 0:
         options.out.mkdir(parents=True, exist_ok=True)
         save_student(student, options.out)

@@ -24,6 +24,7 @@ from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy, cap_user_weights, summarise_provenance
+from shammah_trainer.processes import Processes
 from shammah_trainer.publishing import Description, Version, describe_version, write_manifest
 from shammah_trainer.round_plan import RoundPlan
 from shammah_trainer.sft import Resume, SftHyper, SftResult
@@ -135,7 +136,7 @@ def _train(
             replay=replay,
             progress=advance,
             resume=resume,
-            filler=filler,
+            processes=Processes(filler=filler),
         )
     return student, tokenizer, result
 

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 
 from shammah_trainer.batches import BinLimits, Filled, RowTable, SftRow, cut_row, fill_bin, plan_bins, tabulate
-from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.hyper import Resume, SftHyper, SftResult, check_hyper
 from shammah_trainer.lora import add_lora, merge_lora
 from shammah_trainer.passes import Passes, PassOptions, measure
 from shammah_trainer.problems import DivergedError
+from shammah_trainer.processes import BY_ITSELF, Processes
 from shammah_trainer.sft_run import SftRun
-from shammah_trainer.share import ALONE, Share
 from shammah_trainer.student import Student, freeze_lower
 
 __all__ = ["Resume", "SftHyper", "SftResult", "evaluate_loss", "evaluate_rows", "fine_tune"]
@@ -30,7 +29,7 @@ Progress = Callable[[float], None]
 _EVAL_ROWS = 4  # an evaluation keeps no activations: its batches may be larger than those of the training
 
 
-def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
+def fine_tune(
     student: Student,
     train: Sequence[SftRow],
     dev: Sequence[SftRow],
@@ -39,16 +38,13 @@ def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
     replay: Sequence[SftRow] = (),
     progress: Progress = lambda share: None,
     resume: Resume | None = None,
-    share: Share = ALONE,
-    filler: CacheFiller | None = None,
+    processes: Processes = BY_ITSELF,
 ) -> SftResult:
     """Train `student` in place.
 
     `replay`: old rows; each epoch recalls the next of them, at most as many as there are rows in `train`.
     `progress` gets the share done, 0 to 1, now and then and at the end; an error that it raises ends the training.
-    `resume`: where the state is saved and taken up. `share`: this process' part of the work, when there are several.
-    `filler`: processes that compile, begun ahead (`fill_ahead`); without them it begins its own. Whoever began them
-    closes them too, in case it does not come that far.
+    `resume`: where the state is saved and taken up. `processes`: those that train with this one or compile for it.
 
     Raises:
         DivergedError: the loss is NaN or infinite.
@@ -66,7 +62,7 @@ def fine_tune(  # noqa: PLR0913 - each is one thing that a caller has or has not
     wrapped, learning = _choose_learning(student, hyper)
     watch.note("tabulate")
     evaluate = _evaluator(student, judged, hyper)
-    run = SftRun(student.model, learning, table, hyper=hyper, share=share, evaluate=evaluate, filler=filler)
+    run = SftRun(student.model, learning, table, hyper=hyper, evaluate=evaluate, processes=processes)
     try:
         run.prepare()
         watch.note("prepare")

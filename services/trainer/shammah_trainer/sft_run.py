@@ -35,8 +35,8 @@ from shammah_trainer.hyper import Resume, SftHyper
 from shammah_trainer.passes import Passes, PassOptions, stage
 from shammah_trainer.prefetch import prefetch
 from shammah_trainer.problems import DeviceMemoryError
+from shammah_trainer.processes import BY_ITSELF, Processes
 from shammah_trainer.sft_state import clear_state, load_state, make_key, save_state
-from shammah_trainer.share import ALONE, Share
 from shammah_trainer.student import Network
 
 _GRAPH_BINS = 12
@@ -58,16 +58,15 @@ class SftRun:
         table: RowTable,
         *,
         hyper: SftHyper,
-        share: Share = ALONE,
         evaluate: Callable[[], float] = _never,
-        filler: CacheFiller | None = None,
+        processes: Processes = BY_ITSELF,
     ) -> None:
         """`learning`: the parameters that learn. `evaluate` returns the dev loss of the model as it is.
 
-        `filler`: processes that were begun ahead; closed here, at once where nothing is compiled beside the steps.
+        Processes that were begun ahead to compile are closed here, at once where nothing is compiled beside the steps.
         """
         self._model, self._table, self._hyper = model, table, hyper
-        self._share, self._evaluate = share, evaluate
+        self._share, self._evaluate = processes.share, evaluate
         self.device: torch.device = model.model.embed_tokens.weight.device
         self._limits = BinLimits(hyper.batch_tokens, hyper.max_rows_per_batch)
         self._shape: BinShape | None = None
@@ -75,12 +74,12 @@ class SftRun:
         # Without labels there is nothing to learn: no step.
         epochs = hyper.epochs if len(table.learned) else 0
         self.steps: list[Step] = plan_steps(
-            table, epochs=epochs, limits=self._limits, per_step=hyper.accumulate * share.size, seed=hyper.seed
+            table, epochs=epochs, limits=self._limits, per_step=hyper.accumulate * self._share.size, seed=hyper.seed
         )
         self._done = 0
         self.notes: list[str] = []
         # As early as can be: these processes load torch while the first steps are prepared.
-        self._filler = self._begin_filler(filler)
+        self._filler = self._begin_filler(processes.filler)
         self.parameters = FlatParameters(learning, learning_rate=hyper.learning_rate, weight_decay=hyper.weight_decay)
         self._average = WeightAverage(hyper, len(self.steps))
         self._anchor = Anchor(hyper, self.parameters.vector, recalls=0 < table.replayed < len(table))

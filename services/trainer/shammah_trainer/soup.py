@@ -12,8 +12,8 @@ from dataclasses import replace
 import torch
 
 from shammah_trainer.batches import SftRow
-from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.hyper import Resume, SftHyper, SftResult
+from shammah_trainer.processes import BY_ITSELF, Processes
 from shammah_trainer.sft import evaluate_loss, fine_tune
 from shammah_trainer.student import Student
 
@@ -27,16 +27,16 @@ def fine_tune_soup(
     replay: Sequence[SftRow] = (),
     progress: Callable[[float], None] = lambda share: None,
     resume: Resume | None = None,
-    filler: CacheFiller | None = None,
+    processes: Processes = BY_ITSELF,
 ) -> SftResult:
     """Train `hyper.soup` times and leave the mean of the weights in `student`; one training is a plain `fine_tune`.
 
     Seconds and steps are of all of them; several are not resumed. Raises as `fine_tune`. What the first compiles, with
-    `filler`, the caches keep for the others.
+    processes that were begun ahead, the caches keep for the others.
     """
     if hyper.soup == 1:
         return fine_tune(
-            student, train, dev, hyper=hyper, replay=replay, progress=progress, resume=resume, filler=filler
+            student, train, dev, hyper=hyper, replay=replay, progress=progress, resume=resume, processes=processes
         )
     start = {name: tensor.clone() for name, tensor in student.model.state_dict().items()}
     mean = {name: torch.zeros_like(tensor, dtype=torch.float32) for name, tensor in start.items()}
@@ -48,8 +48,8 @@ def fine_tune_soup(
 
         fill_weights(student, start)
         other = replace(hyper, seed=hyper.seed + number)
-        first = None if number else filler
-        results.append(fine_tune(student, train, dev, hyper=other, replay=replay, progress=tell, filler=first))
+        own = replace(processes, filler=None) if number else processes
+        results.append(fine_tune(student, train, dev, hyper=other, replay=replay, progress=tell, processes=own))
         for name, tensor in student.model.state_dict().items():
             mean[name] += tensor.detach().float() / hyper.soup
     fill_weights(student, mean)

@@ -15,6 +15,7 @@ from shammah_chassis.errors import ArtifactError
 from shammah_trainer.cache_filler import CacheFiller
 from shammah_trainer.fill_ahead import COMPILE_TOKENS, compiles_behind, fill_ahead, guess_tokens, read_size
 from shammah_trainer.hyper import SftHyper
+from shammah_trainer.processes import Processes
 from shammah_trainer.sft import fine_tune
 from shammah_trainer.soup import fine_tune_soup
 from shammah_trainer.student import load_student
@@ -58,7 +59,11 @@ def test_a_training_that_compiles_nothing_ends_them_before_its_first_step(tiny_g
     with fill_ahead(CPU, wanted=True) as filler:
         ends = open_ends(filler)
         assert filler is not None
-        train(student, make_rows(), [], hyper=HYPER, filler=filler, progress=lambda _: closed.append(filler.closed))
+
+        def note(share: float) -> None:
+            closed.append(filler.closed)
+
+        train(student, make_rows(), [], hyper=HYPER, processes=Processes(filler=filler), progress=note)
         assert have_ended(ends)
     assert closed
     assert all(closed)
