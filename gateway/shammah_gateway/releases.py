@@ -33,6 +33,8 @@ from shammah_gateway.transitions import default_rollback, promoted, settled
 # News come by the watches; this is only for what they can miss (a watch that is being opened again).
 RECONCILE_SECONDS = 2.0
 HOLD_TURN_SECONDS = 5.0
+# A bus that answers takes far less for what is left of an order at the stop.
+LET_GO_SECONDS = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +51,8 @@ class ReleaseController:
         self._desired: Champion | None = None
         self._wanted = Wanted(())
         self._tasks: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
+        self._spare: dict[str, float] = {}
         self.changed = Changes()
         self.switched_at: dict[str, float] = {}
         self.warning = ""
@@ -87,8 +91,10 @@ class ReleaseController:
         ]
 
     async def close(self) -> None:
-        """Stop following."""
-        await stop_tasks(self._tasks)
+        """Stop following; an order that was cut short is first let go."""
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=LET_GO_SECONDS)
+        await stop_tasks((*self._tasks, *self._ending))
 
     async def reconcile(self) -> None:
         """One step: serve the champion if it is held; promote or drop the candidate; mend `wanted`."""
@@ -102,6 +108,7 @@ class ReleaseController:
         elif self._wanted.candidate or not set(settled(champion, "").releases) <= set(self._wanted.releases):
             # A crash between the two compare-and-sets of a switch left it so.
             await self._settle(champion, drop="")
+        await self._drop_spare(self._desired or champion)
 
     # -- orders of people
 
@@ -166,20 +173,30 @@ class ReleaseController:
         before = await self._keys.require_champion()
         if before.release == target.id and self._current is not None and self._current.id == target.id:
             return target.id, before.previous[0] if before.previous else ""
+        drop = ""
         try:
             await self._hold(target)
-        except asyncio.CancelledError:
-            # Whoever ordered it has left: no pod need hold it any longer.
-            await asyncio.shield(self._settle(await self._keys.require_champion(), drop=""))
-            raise
-        champion = await self._keys.change_champion(lambda now: promoted(now, target.id, time.time(), reason))
-        await self._serve(champion)
-        # An order ends the trial of a candidate: it was judged against the champion that has just been left.
-        await self._settle(champion, drop=self._wanted.candidate)
+            champion = await self._keys.change_champion(lambda now: promoted(now, target.id, time.time(), reason))
+            # An order ends the trial of a candidate: it was judged against the champion that has just been left.
+            drop = self._wanted.candidate
+            await self._serve(champion)
+        finally:
+            # However it ended, and though its caller may have left, for good: no pod need hold what does not serve.
+            ending = asyncio.create_task(self._end_order(drop))
+            self._ending.add(ending)
+            ending.add_done_callback(self._ending.discard)
+            await asyncio.shield(ending)
         return champion.release, before.release
 
+    async def _end_order(self, drop: str) -> None:
+        """Want what the champion of now implies; what the bus does not take is left to `_drop_spare`."""
+        try:
+            await self._settle(await self._keys.require_champion(), drop=drop)
+        except ShammahError as error:
+            _log.warning("what an order had pods hold is let go later: %s", error.message)
+
     async def _hold(self, target: Release) -> None:
-        """Have every pod hold a release; it stays wanted by `settled` only once it is the champion."""
+        """Have every pod hold a release; `_order` lets it go again."""
 
         def done() -> bool:
             return self._pods.held_by_all(target.id) or bool(self._pods.failures(target.id))
@@ -191,7 +208,6 @@ class ReleaseController:
             await self._pods.changed.wait_until(done, min(left, HOLD_TURN_SECONDS))
         if self._pods.held_by_all(target.id):
             return
-        await self._settle(await self._keys.require_champion(), drop="")
         if failures := self._pods.failures(target.id):
             raise ArtifactError(f"release {target.id} can't be loaded: {'; '.join(failures)}; the champion stays")
         raise UnavailableError(
@@ -246,6 +262,21 @@ class ReleaseController:
 
         self._wanted = await self._keys.change_wanted(change)
 
+    async def _drop_spare(self, champion: Champion) -> None:
+        """Let go what nothing implies for longer than an order may take: its gateway was killed, or had no bus."""
+        now, implied = time.monotonic(), settled(champion, self._wanted.candidate).releases
+        spare = (name for name in self._wanted.releases if name not in implied)
+        self._spare = {name: self._spare.get(name, now) for name in spare}
+        limit = self._hold_seconds + 2 * HOLD_TURN_SECONDS
+        if gone := {name for name, since in self._spare.items() if now - since > limit}:
+            _log.info("no order waits for them any more: %s", ", ".join(sorted(gone)))
+            self._wanted = await self._keys.change_wanted(
+                # Of what has become the candidate since, nothing is taken.
+                lambda wanted: replace(
+                    wanted, releases=tuple(one for one in wanted.releases if one not in gone - {wanted.candidate})
+                )
+            )
+
     # -- the loop's tasks
 
     async def _watch(self, key: str) -> None:
@@ -255,6 +286,9 @@ class ReleaseController:
                     self._pods.changed.notify()
             except ShammahError as error:
                 self.warning = f"watch of {key}: {error.message}"
+            except Exception as error:  # the news after this one must be heard too
+                self.warning = f"watch of {key}: {error}"
+                _log.exception("the watch of %s failed", key)
             await asyncio.sleep(RECONCILE_SECONDS)
 
     async def _run(self) -> None:

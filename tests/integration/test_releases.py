@@ -13,6 +13,7 @@ from shammah_chassis.bus import Bus
 from shammah_chassis.errors import ArtifactError, PreconditionError, UnavailableError, UnknownReleaseError
 from shammah_chassis.manifest import ROLES
 from shammah_chassis.releases import Champion, Release, Wanted, parse_champion, parse_wanted
+from shammah_gateway import releases
 from shammah_gateway.pods import Pods
 from shammah_gateway.releases import ReleaseController
 from shammah_gateway.retention import collect_garbage
@@ -209,6 +210,98 @@ async def test_what_nobody_waits_for_any_more_is_not_held(cluster: Cluster, bus:
             await order
         await controller.reconcile()
         assert target.id not in controller.wanted.releases
+
+
+async def test_an_order_whose_caller_leaves_twice_is_let_go_all_the_same(cluster: Cluster, bus: Bus) -> None:
+    first = await begin(cluster, bus)
+    async with run_controller(cluster, bus) as controller:
+        await until(lambda: serves(controller, first))
+        await cluster.services["validator"][0].stop()
+        target = await cluster.publish_release()
+        order = asyncio.create_task(controller.promote(target.id))
+        await until(lambda: target.id in controller.wanted.releases)
+        order.cancel()
+        await asyncio.sleep(0)  # it is on its way out now
+        order.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await order
+    # The stop of the gateway waits for it.
+    assert await read_wanted(bus) == Wanted((first.id,))
+
+
+async def test_an_order_that_the_bus_cuts_short_is_let_go(
+    cluster: Cluster, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await begin(cluster, bus)
+    async with run_controller(cluster, bus) as controller:
+        await until(lambda: serves(controller, first))
+        target = await cluster.publish_release()
+
+        async def cut(_: object) -> Champion:
+            raise UnavailableError("the bus is away")
+
+        monkeypatch.setattr(controller._keys, "change_champion", cut)
+        with pytest.raises(UnavailableError, match="the bus is away"):
+            await controller.promote(target.id)
+        assert await read_wanted(bus) == Wanted((first.id,))
+
+
+async def test_what_a_killed_gateway_had_pods_hold_is_let_go_when_no_order_can_wait_for_it(
+    cluster: Cluster, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "HOLD_TURN_SECONDS", 0.1)
+    monkeypatch.setattr(releases, "RECONCILE_SECONDS", 0.1)
+    first = await begin(cluster, bus)
+    left = await cluster.publish_release()
+    await bus.kv_update("wanted", Wanted((first.id, left.id)).to_json(), await revision(bus))
+    async with run_controller(cluster, bus) as patient, run_controller(cluster, bus, hold_seconds=0.1) as controller:
+        await until(lambda: serves(controller, first) and serves(patient, first))
+        await until(lambda: controller.wanted == Wanted((first.id,)))
+        assert await read_wanted(bus) == Wanted((first.id,))
+
+
+async def test_a_gateway_leaves_what_another_one_waits_for(
+    cluster: Cluster, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "RECONCILE_SECONDS", 0.02)
+    first = await begin(cluster, bus)
+    other = await cluster.publish_release()
+    await bus.kv_update("wanted", Wanted((first.id, other.id)).to_json(), await revision(bus))
+    async with run_controller(cluster, bus) as controller:
+        await until(lambda: serves(controller, first))
+        for _ in range(5):
+            await controller.reconcile()
+        assert other.id in (await read_wanted(bus)).releases
+
+
+async def test_the_releases_are_followed_whatever_fails(
+    cluster: Cluster, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(releases, "RECONCILE_SECONDS", 0.02)
+    first = await begin(cluster, bus)
+    async with run_controller(cluster, bus) as controller:
+        await until(lambda: serves(controller, first))
+        failed: list[str] = []
+
+        def fail(key: str) -> Any:
+            failed.append(key)
+            raise ValueError("whatever it was")
+
+        async def fail_too() -> Champion:
+            return fail("reconcile")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(controller._keys, "read_champion", fail_too)
+            # Both watches are opened again, and fail.
+            broken.setattr(controller._keys, "watch", fail)
+            for task in controller._tasks[:2]:
+                task.cancel()
+            await asyncio.wait(controller._tasks[:2])
+            controller._tasks[:2] = [asyncio.create_task(controller._watch(key)) for key in ("champion", "wanted")]
+            await until(lambda: all(failed.count(key) >= 2 for key in ("champion", "wanted", "reconcile")))
+        assert not any(task.done() for task in controller._tasks)
+        second = await propose(cluster, bus, first)
+        await until(lambda: serves(controller, second))
 
 
 async def test_two_gateways_agree_and_an_order_is_done_once(cluster: Cluster, bus: Bus) -> None:
