@@ -88,40 +88,31 @@ def train_validator(
     network, parent = load_validator(parent_folder)
     _check(texts, graded, hyper, tuned_layers=len(network.tuned))
     labels = extend_labels(parent.labels, [*(row.category for row in texts), *(row.category for row in graded)])
-    tokenizer_path = parent_folder / TOKENIZER_NAME
-    max_tokens = int(parent.config["max_tokens"])
-    stage = TextStage(network, TextTokenizer(tokenizer_path, max_tokens=max_tokens), device=torch.device(means.device))
-    train_pairs, held_pairs = _make_pairs(texts, graded, hyper, seed=seed)
+    device, max_tokens = torch.device(means.device), int(parent.config["max_tokens"])
+    stage = TextStage(network, TextTokenizer(parent_folder / TOKENIZER_NAME, max_tokens=max_tokens), device=device)
+    train, held = _make_pairs(texts, graded, hyper, seed=seed)
     asked = _ask_neighbours(parent_folder, graded, index, most=hyper.index_rows, vectors=means.vectors)
 
     before = gather_features(stage, graded, labels, asked.before)
-    text = _train_texts(stage, train_pairs, held_pairs, hyper, seed=seed)
+    text = _train_texts(stage, train, held, hyper, seed=seed)
     features = gather_features(stage, graded, labels, asked.after)
     network.cpu()
     quality_before = quality_loss(network, before, graded)
-    full, text_only = fit_quality_heads(network, features, graded, seed=seed, device=torch.device(means.device))
+    full, text_only = fit_quality_heads(network, features, graded, seed=seed, device=device)
 
     config = parent.config | {"index_rows": len(asked.index) if asked.index else 0}
-    save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=tokenizer_path)
+    save_version(out, network.state_dict(), config=config, labels=labels, tokenizer=parent_folder / TOKENIZER_NAME)
     _save_index(asked.index, out)
-    pairs = tuple((pair.query, pair.response) for pair in (*held_pairs, *train_pairs))
-    difference = _finish_graphs(network, pairs, parent_folder=parent_folder, out=out, max_tokens=max_tokens)
-    metrics = {
-        **asdict(text),
-        "graded": len(graded),
-        "quality_loss_before": quality_before,
-        **_describe_heads(full, text_only),
-        "index_rows": config["index_rows"],
-        "parity": difference,
-    }
+    parity = _finish_graphs(network, (*held, *train), parent_folder=parent_folder, out=out, max_tokens=max_tokens)
+    quality = {"graded": len(graded), "quality_loss_before": quality_before, **_describe_heads(full, text_only)}
     return RoleResult(
-        text.text_loss_before + quality_before,
-        text.text_loss_after + full.report.loss,
-        config,
-        labels,
-        asdict(hyper) | {"seed": seed},
-        metrics,
-        None if full.fitted is None else tuple(full.fitted.tolist()),
+        loss_before=text.text_loss_before + quality_before,
+        loss_after=text.text_loss_after + full.report.loss,
+        config=config,
+        labels=labels,
+        hyper=asdict(hyper) | {"seed": seed},
+        metrics={**asdict(text), **quality, "index_rows": config["index_rows"], "parity": parity},
+        fitted=None if full.fitted is None else tuple(full.fitted.tolist()),
     )
 
 
@@ -202,10 +193,11 @@ def _ask_neighbours(
 
 
 def _finish_graphs(
-    network: ValidatorNetwork, pairs: Sequence[tuple[str, str]], *, parent_folder: Path, out: Path, max_tokens: int
+    network: ValidatorNetwork, pairs: Sequence[Pair], *, parent_folder: Path, out: Path, max_tokens: int
 ) -> float:
     """Write the validator's graph and the embedder's; return the largest difference of the first from its network."""
-    sample = sample_pairs((*SAMPLE_PAIRS, *pairs)[:PARITY_ROWS], max_tokens=max_tokens)
+    texts = [(pair.query, pair.response) for pair in pairs[:PARITY_ROWS]]
+    sample = sample_pairs((*SAMPLE_PAIRS, *texts)[:PARITY_ROWS], max_tokens=max_tokens)
     difference = finish_graph(network, VALIDATOR_GRAPH, parent=parent_folder, folder=out, sample=sample)
     embedded = Sample([response for _, response in SAMPLE_PAIRS], max_tokens, {})
     finish_graph(Embedder(network.body), EMBEDDER_GRAPH, parent=parent_folder, folder=out, sample=embedded)
