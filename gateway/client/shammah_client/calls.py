@@ -22,6 +22,8 @@ R = TypeVar("R", bound=Proto)
 SERVICE = "/shammah.v1.GatewayService/"
 # Seconds. A teacher may think for minutes; a tool waits at most 25 s itself; the rest is quick.
 ASK_SECONDS, TOOL_SECONDS, QUICK_SECONDS = 120.0, 60.0, 15.0
+# A gateway waits up to 300 s until its pods hold a release: past that it says itself why it gave up.
+ORDER_SECONDS = 330.0
 # The longest that the gateway waits for a job in one call.
 WAIT_SECONDS = 25.0
 
@@ -182,13 +184,13 @@ def promote_release(release: str, *, force: bool) -> Call[states.Promotion]:
     """Make a release the champion."""
     request = pb.PromoteReleaseRequest(release=release, force=force)
     # Promotion waits until every pod holds the release.
-    return _call("PromoteRelease", request, pb.PromoteReleaseResponse, states.Promotion, timeout=ASK_SECONDS)
+    return _call("PromoteRelease", request, pb.PromoteReleaseResponse, states.Promotion, timeout=ORDER_SECONDS)
 
 
 def rollback_release(release: str) -> Call[states.Rollback]:
     """Go back to an earlier release; "" for the one before the champion, so a repeat would go back twice."""
     request = pb.RollbackReleaseRequest(release=release)
-    return _call("RollbackRelease", request, pb.RollbackReleaseResponse, states.Rollback, timeout=ASK_SECONDS)
+    return _call("RollbackRelease", request, pb.RollbackReleaseResponse, states.Rollback, timeout=ORDER_SECONDS)
 
 
 def pin_release(release: str, *, pinned: bool) -> Call[states.Release]:

@@ -20,6 +20,7 @@ from shammah_client import AsyncClient, Client, Example, Message, calls, results
 from shammah_client.errors import InvalidInputError
 from shammah_client.examples import read_turns
 from shammah_client.reading import read_message
+from shammah_gateway.config import GatewaySettings
 
 ROOT = Path(shammah_client.__file__).parent
 KINDS: list[tuple[Descriptor, type[Any]]] = [
@@ -120,6 +121,12 @@ def test_enums_become_words_and_what_is_not_set_is_none() -> None:
     unknown.ParseFromString(b"\x18\x63")  # route = 99, of a newer gateway
     assert read_message(results.Answer, unknown).route == "99"
     assert read_message(results.Answer, pb.AskResponse()).route == ""
+
+
+def test_an_order_is_waited_for_longer_than_the_gateway_waits_for_its_pods() -> None:
+    holding = GatewaySettings.model_fields["hold_seconds"].default
+    assert calls.promote_release("r", force=False).timeout > holding
+    assert calls.rollback_release("").timeout > holding
 
 
 def test_the_client_is_light() -> None:

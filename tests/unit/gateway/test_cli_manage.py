@@ -8,7 +8,9 @@ import pytest
 from shammah.v1 import gateway_pb2, types_pb2
 from shammah_chassis.errors import BudgetError, InvalidInputError
 from shammah_gateway.cli.client import GatewayClient
+from shammah_gateway.cli.main import ORDER_SECONDS
 from shammah_gateway.cli.manage import call_tool
+from shammah_gateway.config import GatewaySettings
 
 
 class FakeClient:
@@ -32,3 +34,7 @@ async def test_a_job_that_failed_is_told_by_its_own_code() -> None:
 async def test_an_empty_query_is_told_to_be_empty() -> None:
     with pytest.raises(InvalidInputError, match=r"^query is empty; allowed: 1 to "):
         await call_tool(cast("GatewayClient", FakeClient()), "query_local_model", {"query": ""}, wait=True)
+
+
+def test_an_order_is_waited_for_longer_than_the_gateway_waits_for_its_pods() -> None:
+    assert GatewaySettings.model_fields["hold_seconds"].default < ORDER_SECONDS
