@@ -91,7 +91,7 @@ class Gateway:
         """Answer a query for a door. Raises as `FrontDesk.ask`."""
         return await self.desk.ask(query)
 
-    async def submit(self, texts: Sequence[str], *, trusted: bool = True) -> tuple[Sieve, bool]:
+    async def submit(self, texts: Sequence[str], *, trusted: bool) -> tuple[Sieve, bool]:
         """Queue examples that are given as JSON; returns what was rejected why, and whether they were spooled.
 
         `trusted`: see `sift_json`.

@@ -141,7 +141,7 @@ def sift_offers(offers: Iterable[OfferedExample], *, category: str, teacher: str
     return sieve
 
 
-def sift_json(texts: Sequence[str], *, trusted: bool = True) -> Sieve:
+def sift_json(texts: Sequence[str], *, trusted: bool) -> Sieve:
     """Make examples of the JSON of the chassis's Example. Blocking.
 
     `trusted`: they come from whoever may do anything, and may be evidence: what the student is measured by. Those of

@@ -74,7 +74,7 @@ def test_an_example_whose_tests_its_response_fails_is_rejected() -> None:
         tests = "assert double(2) == 4"
         return json.dumps(make_example("Write double.", response, grader="unit_tests", tests=tests).to_json())
 
-    sieve = sift_json([row("def double(x):\n    return x * x + 1"), row("def double(x):\n    return 2 * x")])
+    sieve = sift_json([row("def double(x):\n    return x * x + 1"), row("def double(x):\n    return 2 * x")], trusted=True)
     assert [example.response.splitlines()[1].strip() for example in sieve.passed] == ["return 2 * x"]
     assert [(reason, count) for reason, count, _ in sieve.rejected] == [("failed_check", 1)]
 
@@ -95,13 +95,13 @@ def test_submitted_json_is_read_strictly() -> None:
         json.dumps({**good, "weight": 11}),
         json.dumps({**good, "grader": "numeric", "response": "none", "reference": "4"}),
     ]
-    sieve = sift_json(texts)
+    sieve = sift_json(texts, trusted=True)
     assert len(sieve.passed) == 1
     assert {reason: count for reason, count, _ in sieve.rejected} == {"schema": 3, "failed_check": 1}
 
 
 def test_an_exam_row_of_a_user_stays_one() -> None:
-    (example,) = sift_json([json.dumps(make_example("q", part_hint="exam").to_json())]).passed
+    (example,) = sift_json([json.dumps(make_example("q", part_hint="exam").to_json())], trusted=True).passed
     assert example.part_hint == "exam"
 
 
@@ -112,11 +112,11 @@ def test_who_may_only_generate_gives_no_evidence() -> None:
     (passed,) = sieve.passed
     assert (passed.provenance.origin, passed.provenance.propensity) == ("synthetic", 1.0)
     assert sieve.counts == {"schema": 1} and "admin" in sieve.samples["schema"]
-    assert [row.provenance.origin for row in sift_json(texts).passed] == ["dataset", "dataset"]
+    assert [row.provenance.origin for row in sift_json(texts, trusted=True).passed] == ["dataset", "dataset"]
 
 
 def test_no_row_stands_for_more_than_certification_bears() -> None:
     row = make_example("q").to_json()
     row["provenance"]["propensity"] = 0.01
-    sieve = sift_json([json.dumps(row)])
+    sieve = sift_json([json.dumps(row)], trusted=True)
     assert sieve.passed == [] and "propensity" in sieve.samples["schema"]

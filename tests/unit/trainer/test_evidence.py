@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from shammah_chassis.releases import CategoryPolicy, Release, Rung
-from shammah_trainer.certify import certify, certify_ladder
+from shammah_trainer.certify import MAX_WEIGHT, certify, certify_ladder
 from shammah_trainer.evidence import (
     ScoredRow,
     choose_prefilter,
@@ -108,6 +108,15 @@ def test_audits_are_no_evidence_and_what_was_explored_weighs_like_any_forwarded_
     other = [replace(row, row=replace(row.row, category="b")) for row in exam[2:3]]
     evidence = gather_evidence([item()], [*exam[:2], *other, exam[3]], prefilter=0.5, limits=LIMITS)["a"]
     assert [row.weight for row in evidence.exam] == [1.0, 1.0, 50.0]
+
+
+def test_a_row_that_stands_for_more_than_certification_bears_keeps_no_round_from_ending() -> None:
+    heavy = from_traffic(2, "teacher")
+    provenance = replace(heavy.row.example.provenance, propensity=0.001)
+    heavy = replace(heavy, row=replace(heavy.row, example=replace(heavy.row.example, provenance=provenance)))
+    evidence = gather_evidence([item(number) for number in range(40)], [heavy], prefilter=0.5, limits=LIMITS)
+    assert [row.weight for row in evidence["a"].exam] == [MAX_WEIGHT]
+    assert certify(evidence, alpha=0.2, delta=0.2)["a"].rows == 1
 
 
 def test_policies_carry_the_certificate_and_its_ladder_for_every_label() -> None:
