@@ -6,6 +6,8 @@ from decimal import Decimal
 
 from shammah.v1 import gateway_pb2
 
+from shammah_gateway.money.books import Saved, Spent
+from shammah_gateway.money.caps import Level
 from shammah_gateway.money.prices import OVERRIDE_SETTING
 from shammah_gateway.money.summary import MoneySummary
 
@@ -21,30 +23,8 @@ def write_usd(amount: Decimal) -> str:
 def write_money(summary: MoneySummary) -> gateway_pb2.Money:
     """Return the proto of a summary."""
     return gateway_pb2.Money(
-        spent=[
-            gateway_pb2.MoneySpent(
-                purpose=purpose,
-                calls=entry.calls,
-                unknown_calls=entry.unknown_calls,
-                input_tokens=entry.input_tokens,
-                cache_write_tokens=entry.cache_write_tokens,
-                cache_read_tokens=entry.cache_read_tokens,
-                output_tokens=entry.output_tokens,
-                usd=write_usd(entry.usd),
-            )
-            for purpose, entry in summary.spent.items()
-        ],
-        saved=[
-            gateway_pb2.MoneySaved(
-                baseline=name,
-                answers=entry.answers,
-                unknown_answers=entry.unknown_answers,
-                estimated_input_tokens=entry.input_tokens,
-                estimated_output_tokens=entry.output_tokens,
-                estimated_usd=write_usd(entry.usd),
-            )
-            for name, entry in summary.saved.items()
-        ],
+        spent=[_write_spent(purpose, entry) for purpose, entry in summary.spent.items()],
+        saved=[_write_saved(baseline, entry) for baseline, entry in summary.saved.items()],
         spent_usd=write_usd(summary.spent_usd),
         learning_usd=write_usd(summary.learning_usd),
         saved_usd=write_usd(summary.saved_usd),
@@ -56,16 +36,7 @@ def write_money(summary: MoneySummary) -> gateway_pb2.Money:
         today_calls=summary.today.calls,
         today_spent_usd=write_usd(summary.today.usd),
         today_saved_usd=write_usd(summary.today.saved_usd),
-        caps=[
-            gateway_pb2.MoneyCap(
-                name=level.name,
-                caller=level.caller,
-                cap_usd=write_usd(level.cap),
-                charged_usd=write_usd(level.charged),
-                held_usd=write_usd(level.held),
-            )
-            for level in summary.levels
-        ],
+        caps=[_write_cap(level) for level in summary.levels],
         at_cap=summary.caps.at_cap,
         baseline_model=summary.baseline,
         prices=summary.prices_name,
@@ -90,3 +61,37 @@ def list_money_warnings(summary: MoneySummary) -> list[str]:
         texts.append(f"{unknown} local answers are not in the savings: their baseline has no known price")
     texts += [f"the cap {level.title} is reached" for level in summary.levels if not level.left]
     return texts
+
+
+def _write_spent(purpose: str, entry: Spent) -> gateway_pb2.MoneySpent:
+    return gateway_pb2.MoneySpent(
+        purpose=purpose,
+        calls=entry.calls,
+        unknown_calls=entry.unknown_calls,
+        input_tokens=entry.input_tokens,
+        cache_write_tokens=entry.cache_write_tokens,
+        cache_read_tokens=entry.cache_read_tokens,
+        output_tokens=entry.output_tokens,
+        usd=write_usd(entry.usd),
+    )
+
+
+def _write_saved(baseline: str, entry: Saved) -> gateway_pb2.MoneySaved:
+    return gateway_pb2.MoneySaved(
+        baseline=baseline,
+        answers=entry.answers,
+        unknown_answers=entry.unknown_answers,
+        estimated_input_tokens=entry.input_tokens,
+        estimated_output_tokens=entry.output_tokens,
+        estimated_usd=write_usd(entry.usd),
+    )
+
+
+def _write_cap(level: Level) -> gateway_pb2.MoneyCap:
+    return gateway_pb2.MoneyCap(
+        name=level.name,
+        caller=level.caller,
+        cap_usd=write_usd(level.cap),
+        charged_usd=write_usd(level.charged),
+        held_usd=write_usd(level.held),
+    )
