@@ -23,6 +23,7 @@ from shammah_trainer.student import Student, freeze_lower
 FAMILIES = ("spam_sms", "sentiment_reviews", "topic_stackoverflow")
 TARGETS = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9)
 _EXAM_ROWS = 300
+_EPOCHS = 40  # at most: time or the highest target ends a run
 _WARM_STEPS = 20
 _FIRST_EXAM = 0.25  # seconds of training; each next one is a fifth later
 _GROWTH = 1.2
@@ -79,18 +80,7 @@ def _train(
     student: Student, taught: list[SftRow], exam: list[SftRow], *, arm: Arm, rate: float, seconds: float
 ) -> dict[str, Any]:
     """Train until time or the highest target; return the curve of (seconds of training, examples, exact share)."""
-    epochs = 40
-    steps = epochs * -(-len(taught) // arm.rows)
-    hyper = SftHyper(
-        epochs=epochs,
-        learning_rate=rate,
-        batch_tokens=max(256, 80 * arm.rows),
-        max_rows_per_batch=arm.rows,
-        max_tokens=256,
-        warmup_share=_WARM_STEPS / steps,
-        compile_mode="off",
-        cuda_graph=arm.graph,
-    )
+    hyper = _choose_hyper(arm, rate, rows=len(taught))
     run = SftRun(student.model, freeze_lower(student, upper_layers=0), tabulate(taught), hyper=hyper)
     points: list[dict[str, float]] = []
     spent, examples, due = 0.0, 0, _FIRST_EXAM
@@ -128,6 +118,20 @@ def _train(
         "examples_s": round(rate_seen, 2),
         "points": points,
     }
+
+
+def _choose_hyper(arm: Arm, rate: float, *, rows: int) -> SftHyper:
+    steps = _EPOCHS * -(-rows // arm.rows)
+    return SftHyper(
+        epochs=_EPOCHS,
+        learning_rate=rate,
+        batch_tokens=max(256, 80 * arm.rows),
+        max_rows_per_batch=arm.rows,
+        max_tokens=256,
+        warmup_share=_WARM_STEPS / steps,
+        compile_mode="off",
+        cuda_graph=arm.graph,
+    )
 
 
 def _compare(target: float, curves: list[dict[str, Any]], eager: dict[str, Any]) -> dict[str, Any]:
