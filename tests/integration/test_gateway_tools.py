@@ -86,6 +86,16 @@ async def test_submitted_examples_reach_the_log_and_bad_ones_are_named(world: Wo
     assert len(await read_log(world.bus, 40)) == 40
 
 
+async def test_who_may_only_generate_writes_no_exam_and_no_evidence(world: World) -> None:
+    taught, exam = make_example("question 1"), make_example("question 2", part_hint="exam")
+    request = pb.SubmitExamplesRequest(example_json=[json.dumps(row.to_json()) for row in (taught, exam)])
+    done = await call(world.maker.SubmitExamples(request))
+    assert (done.queued, [(entry.reason, entry.count) for entry in done.rejected]) == (1, [("schema", 1)])
+    assert "the scope admin" in done.rejected[0].example
+    (example,) = await read_log(world.bus, 1)
+    assert (example.provenance.origin, example.part_hint) == ("synthetic", "")
+
+
 def give_dev_rows(world: World) -> None:
     """One category that is mostly right, one that was never taught, one that was taught much and learned nothing."""
 

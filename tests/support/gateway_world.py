@@ -41,6 +41,7 @@ class World:
     first: Release
     stub: Any
     guest: Any
+    maker: Any
 
 
 def write_workload(path: Path) -> Path:
@@ -111,7 +112,7 @@ async def world(tmp_path: Path, bus: Bus, nats_server: Any) -> AsyncIterator[Wor
         await bus.kv_create("wanted", Wanted((first.id,)).to_json())
         await bus.kv_create("champion", Champion(first.id).to_json())
         stubs = []
-        for caller in ("owner", "guest"):
+        for caller in ("owner", "guest", "maker"):
             link = channel(f"127.0.0.1:{service.port}", cluster.tokens[caller])
             stack.push_async_callback(link.close)
             stubs.append(gateway_pb2_grpc.GatewayServiceStub(link))

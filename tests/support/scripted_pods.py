@@ -33,6 +33,7 @@ from support.artifacts import make_version
 GRANTS = {
     "owner": ["ask", "compare", "generate", "analyze", "train", "audit", "admin"],
     "guest": ["ask"],
+    "maker": ["ask", "generate"],
     "internal": ["serve"],
 }
 
