@@ -236,7 +236,8 @@ class TrainResult(BaseModel):
     verdict: Literal["", "promoted", "held", "undecided"] = Field(
         default="",
         description="promoted: it takes over; held: it is not better, the champion stays, and that is a normal result; "
-        "undecided: it is tried beside the champion. Empty while the round runs.",
+        "undecided: neither better nor worse beyond chance; it is kept but not served, and a later round may decide. "
+        "Empty while the round runs.",
     )
     reasons: list[str] = Field(default_factory=list, description="Why, in words.")
     swapped_at: float = Field(

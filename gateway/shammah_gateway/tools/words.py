@@ -80,8 +80,8 @@ Start a round of training on the queued examples, or follow one.
 
 Tells: loss of each role before and after; the exam by category before and after (accuracy, certified, local share); \
 how long it took; the release that it made, and the verdict: promoted (it takes over without dropping a query; \
-swapped_at says when), held (not better: the champion stays; a normal result) or undecided (tried beside the \
-champion), with the reasons.
+swapped_at says when), held (not better: the champion stays; a normal result) or undecided (neither better nor \
+worse beyond chance: kept but not served, a later round may decide), with the reasons.
 Costs: no teacher call, no money; minutes of this machine, during which queries are served as before. An earlier \
 release can be gone back to.
 Limits: one round at a time: while one runs you are told its job. With nothing new to train on it says so and starts \

@@ -1,7 +1,7 @@
 """The gate: whether a candidate release may take over from the champion, judged on paired exam rows.
 
 It compares outcomes of two students on the same rows and gives a verdict with reasons. It knows no models, and it
-does not act: publishing and shadowing belong to others.
+does not act: publishing belongs to others.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def decide(
     tolerance_points: float | Mapping[str, float] = 3.0,
     level: float = 0.05,
 ) -> GateReport:
-    """Promote, hold or leave undecided (shadow traffic decides then).
+    """Promote, hold or leave undecided: the champion stays then, and a later round may decide.
 
     Held: a category is worse than its tolerance in points (exact one-sided test, `paired.worse_p_value`) or the
     certified local share falls (exact McNemar); these hypotheses are Holm-corrected together, so an equal candidate is
