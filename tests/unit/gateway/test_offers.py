@@ -74,7 +74,9 @@ def test_an_example_whose_tests_its_response_fails_is_rejected() -> None:
         tests = "assert double(2) == 4"
         return json.dumps(make_example("Write double.", response, grader="unit_tests", tests=tests).to_json())
 
-    sieve = sift_json([row("def double(x):\n    return x * x + 1"), row("def double(x):\n    return 2 * x")], trusted=True)
+    sieve = sift_json(
+        [row("def double(x):\n    return x * x + 1"), row("def double(x):\n    return 2 * x")], trusted=True
+    )
     assert [example.response.splitlines()[1].strip() for example in sieve.passed] == ["return 2 * x"]
     assert [(reason, count) for reason, count, _ in sieve.rejected] == [("failed_check", 1)]
 

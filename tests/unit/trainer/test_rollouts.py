@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from shammah_generator.chat import encode_text, load_tokenizer
 from shammah_trainer.batches import cut_row
+from shammah_trainer.forget import erase_from_ledger
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.rollouts import (
     LONGEST_RESPONSE,
@@ -60,6 +61,18 @@ def test_a_cut_response_is_made_again_under_a_larger_limit(ledger: Ledger, tiny_
     assert all(rollout.whole for rollout in kept.values())
     more = roll_out(ledger, version="v", folder=tiny_generator, rows=rows, limits={"switch": 5}, settings=SETTINGS)
     assert more.keys() == {row.id for row in rows}
+
+
+def test_of_a_row_that_is_forgotten_while_it_is_answered_nothing_stays(ledger: Ledger, tiny_generator: Path) -> None:
+    rows = ledger.rows("1")
+    gone = rows[0]
+    ledger.execute("INSERT INTO sources VALUES (?, 1, 'REQUEST')", (gone.id,))
+    # The plan of the round still holds the row.
+    assert erase_from_ledger(ledger, "REQUEST", 1).examples == (gone.id,)
+    made = roll_out(ledger, version="v", folder=tiny_generator, rows=rows, limits={"switch": 6}, settings=SETTINGS)
+    assert gone.id in made
+    kept = {example for (example,) in ledger.fetch("SELECT example FROM rollouts")}
+    assert kept == {row.id for row in rows[1:]}
 
 
 def test_limits_follow_the_longest_taught_response(tiny_generator: Path, ledger: Ledger) -> None:
