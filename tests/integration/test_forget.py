@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from shammah_chassis.bus import Bus
 from shammah_chassis.examples import Envelope
-from shammah_chassis.releases import Release
+from shammah_chassis.releases import Release, Verdict
 from shammah_trainer.forget import (
-    STALE,
     Forgotten,
     erase_from_ledger,
     erase_from_log,
     find_sources,
+    is_stale,
     name_releases,
 )
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.round_log import begin_round, close_round, mark_published
+from support.artifacts import make_release
 from support.example_values import make_example
 
 REQUEST = "01REQUESTTOFORGET"
@@ -32,6 +34,10 @@ def ledger(tmp_path: Path):
     made = Ledger(tmp_path / "ledger.sqlite")
     yield made
     made.close()
+
+
+def serving(since: float, *, verdict: Verdict = "promote") -> Release:
+    return replace(make_release(now=since), verdict=verdict)
 
 
 async def fill(bus: Bus, ledger: Ledger, *envelopes: Envelope) -> Ingest:
@@ -87,7 +93,7 @@ async def test_what_two_requests_gave_stays_for_the_other(bus: Bus, ledger: Ledg
     assert await erase_from_log(bus, find_sources(ledger, REQUEST), REQUEST) == 1
     assert erase_from_ledger(ledger, REQUEST, 1).examples == ()
     assert ledger.has(first.id)
-    assert ledger.read_meta(STALE) == 0
+    assert not is_stale(ledger, serving(1.0))
 
 
 async def test_an_example_is_forgotten_by_its_own_id_wherever_it_stands(bus: Bus, ledger: Ledger) -> None:
@@ -118,7 +124,7 @@ async def test_a_dead_letter_that_names_the_request_goes(bus: Bus, ledger: Ledge
 
 
 def test_rounds_rollouts_and_the_due_index_are_named(ledger: Ledger) -> None:
-    row = make_example(SECRET, "noted", request=REQUEST)
+    row = make_example(SECRET, "noted", request=REQUEST, part_hint="train")
     Ingest(ledger, TrainingPolicy()).take_message(1, Envelope((row,)).encode())
     begin_round(ledger, "R1", position=1, rows=[row.id])
     mark_published(ledger, "R1")
@@ -128,7 +134,16 @@ def test_rounds_rollouts_and_the_due_index_are_named(ledger: Ledger) -> None:
     forgotten = erase_from_ledger(ledger, REQUEST, 1)
     assert (forgotten.rounds, forgotten.generators, forgotten.rollouts) == (("R1",), ("g7",), 1)
     assert ledger.fetch("SELECT COUNT(*) FROM rollouts") == [(0,)]
-    assert ledger.read_meta(STALE) == 1
+    now = time.time()
+    assert is_stale(ledger, serving(now - 60.0))
+    assert not is_stale(ledger, serving(now + 60.0)) and not is_stale(ledger, serving(now - 60.0, verdict="base"))
+
+
+def test_a_row_that_was_in_no_index_leaves_none_stale(ledger: Ledger) -> None:
+    row = make_example(SECRET, "noted", request=REQUEST, part_hint="exam")
+    Ingest(ledger, TrainingPolicy()).take_message(1, Envelope((row,)).encode())
+    assert erase_from_ledger(ledger, REQUEST, 1).examples == (row.id,)
+    assert not is_stale(ledger, serving(time.time() - 60.0))
 
 
 def test_releases_that_descend_from_a_learner_are_named_too() -> None:

@@ -8,13 +8,15 @@ from collections.abc import Callable
 import pytest
 from shammah_chassis.bus import Bus
 from shammah_chassis.errors import PreconditionError
+from shammah_chassis.releases import Wanted, parse_wanted
 from shammah_trainer import engine as engine_module
 from shammah_trainer import round as round_module
 from shammah_trainer.engine import TrainerEngine
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.problems import DeviceMemoryError, DivergedError
 from shammah_trainer.round_log import Parked
-from support.rounds import EXAM, TAUGHT, teach
+from shammah_trainer.triggers import Triggers
+from support.rounds import EXAM, TAUGHT, promote, teach
 from support.trainer import make_switch_rows, run_round, start_engine, wait_until
 
 
@@ -69,10 +71,41 @@ async def test_a_message_that_was_not_stored_for_an_unforeseen_error_is_read_aga
 
 
 async def test_a_look_that_failed_is_not_the_last_one(settings, bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine_module, "count_fresh", failing_once(engine_module.count_fresh))
+    monkeypatch.setattr(engine_module, "count_due", failing_once(engine_module.count_due))
     engine = await start_engine(settings.model_copy(update={"auto_train": True, "batch_size": 40}))
     await teach(bus, engine, make_switch_rows(60, part_hint="train"))
     await wait_until(lambda: engine._jobs.last is not None, seconds=60)
+    await engine.close()
+
+
+async def test_a_forgotten_row_makes_rounds_due_until_an_index_without_it_serves_also_after_a_rollback(
+    settings, bus: Bus
+) -> None:
+    engine = await start_engine(settings)
+    engine._triggers = Triggers(batch_size=1, max_wait_seconds=1e-9, cooldown_seconds=0.0, settle_seconds=0.0)
+
+    async def is_due() -> bool:
+        # The gateway has settled: no candidate is on trial.
+        entry = await bus.kv_get("wanted")
+        assert entry is not None
+        await bus.kv_update("wanted", Wanted(parse_wanted(entry.value).releases).to_json(), entry.revision)
+        # The first look begins the waiting time.
+        return [await engine._should_start() for _ in range(2)][1]
+
+    rows = make_switch_rows(20, part_hint="train")
+    await teach(bus, engine, rows)
+    first = await run_round(engine)
+    await promote(bus, first.id)
+    assert not await is_due()
+    await engine.forget(rows[0].id)
+    assert await is_due()
+    second = await run_round(engine)
+    # Whatever its verdict: the index that serves still has the row.
+    assert second.result["new_rows"] == 0 and await is_due()
+    await promote(bus, second.id)
+    assert not await is_due()
+    await promote(bus, first.id)
+    assert await is_due()
     await engine.close()
 
 

@@ -20,6 +20,16 @@ def new_ulid(now_seconds: float | None = None) -> str:
     return "".join(_ALPHABET[(value >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def read_milliseconds(ulid: str) -> int:
+    """Return when a ULID was made, in Unix milliseconds; ValueError for what has not the form of one."""
+    if not is_ulid(ulid):
+        raise ValueError(f"{ulid!r} is no ULID")
+    value = 0
+    for letter in ulid[:10]:
+        value = value * 32 + _ALPHABET.index(letter)
+    return value
+
+
 def is_ulid(text: str) -> bool:
     """Say whether the text has the form of a ULID."""
     return _PATTERN.fullmatch(text) is not None

@@ -28,12 +28,12 @@ from shammah_chassis.ulid import new_ulid
 from shammah_trainer.base_models import find_models_dir, pull
 from shammah_trainer.config import TrainerSettings
 from shammah_trainer.forget import (
-    STALE,
     Erasure,
     Forgotten,
     erase_from_ledger,
     erase_from_log,
     find_sources,
+    is_stale,
     name_releases,
 )
 from shammah_trainer.ingest import Ingest, Outcome
@@ -46,7 +46,7 @@ from shammah_trainer.publishing import publish, read_champion, read_wanted, writ
 from shammah_trainer.readings import TrainerStatus, load_last_round, measure_resident_bytes
 from shammah_trainer.release_zero import build_release_zero
 from shammah_trainer.round_log import read_parked
-from shammah_trainer.round_plan import count_fresh
+from shammah_trainer.round_plan import count_due
 from shammah_trainer.runner import Runner, RunnerParts
 from shammah_trainer.samples import draw_samples
 from shammah_trainer.triggers import Triggers
@@ -87,6 +87,7 @@ class TrainerEngine:
         self._intake: Intake | None = None
         self._runner: Runner | None = None
         self._position = 0
+        self._stale = False  # whether the champion's index may hold what was forgotten
         self._candidate_since = 0.0
 
     @property
@@ -347,9 +348,7 @@ class TrainerEngine:
     async def _should_start(self) -> bool:
         ledger = self._need(self._ledger)
         await self._refresh_position()
-        rows = await self._in_ledger(lambda: count_fresh(ledger, champion_position=self._position))
-        # What was forgotten is in the champion's index until a round has made another.
-        rows = max(rows, int(bool(ledger.read_meta(STALE))))
+        rows = await self._in_ledger(lambda: count_due(ledger, champion_position=self._position, stale=self._stale))
         return self._triggers.should_start(rows) and not await self._has_young_candidate()
 
     async def _has_young_candidate(self) -> bool:
@@ -365,6 +364,7 @@ class TrainerEngine:
         with contextlib.suppress(UnavailableError):  # the last known one will do for a status
             champion = await self._need(self._runner).read_champion_release()
             self._position = position_of(champion, self._need(self._ledger))
+            self._stale = is_stale(self._need(self._ledger), champion)
 
     async def _in_ledger(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._ledger_thread, work)

@@ -8,6 +8,7 @@ It does not know the gateway's spool and memory: the gateway clears those first.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,13 +18,16 @@ from shammah_chassis.examples import Envelope, Example
 from shammah_chassis.log_erase import erase_dead_letters, erase_message, read_message
 from shammah_chassis.releases import Release
 from shammah_chassis.text import normalise_query
+from shammah_chassis.ulid import read_milliseconds
 
 from shammah_trainer.ledger import Ledger
 
 STALE = "index_stale"
-"""Ledger mark: how often rows were forgotten that a validator's index may still hold; 0 after the next round."""
+"""Ledger mark: when a row was last forgotten that validators may hold in their indexes, Unix milliseconds; 0: never."""
 KEPT = "kept"
 """Source of the examples that shared a message with a forgotten one."""
+# Dev and exam rows are in no index; a parked row was a train row when earlier rounds made theirs.
+_INDEXED = "part IN ('train', 'parked')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +95,23 @@ def erase_from_ledger(ledger: Ledger, name: str, messages: int) -> Forgotten:
         ledger.execute("DELETE FROM sources WHERE request = ? OR example = ?", (name, name))
         gone = sorted(item for item in found if not ledger.fetch("SELECT 1 FROM sources WHERE example = ?", (item,)))
         rollouts = 0
+        indexed = any(ledger.rows(f"id = ? AND {_INDEXED}", (example,)) for example in gone)
         for example in gone:
             rollouts += int(ledger.fetch("SELECT COUNT(*) FROM rollouts WHERE example = ?", (example,))[0][0])
             ledger.execute("DELETE FROM rollouts WHERE example = ?", (example,))
             _remove(ledger, example)
-        if gone:
-            ledger.write_meta(STALE, ledger.read_meta(STALE) + 1)
+        if indexed:
+            ledger.write_meta(STALE, time.time_ns() // 1_000_000)
     ledger.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return Forgotten(tuple(gone), messages, rollouts, rounds, generators)
+
+
+def is_stale(ledger: Ledger, champion: Release) -> bool:
+    """Say whether the index that serves may hold a forgotten row: its round began before the row was forgotten.
+
+    So whatever became of the rounds since, and also after a rollback. Release 0 has learned no row.
+    """
+    return champion.verdict != "base" and read_milliseconds(champion.id) <= ledger.read_meta(STALE)
 
 
 def name_releases(forgotten: Forgotten, releases: Sequence[Release]) -> tuple[str, ...]:

@@ -85,6 +85,14 @@ def count_fresh(ledger: Ledger, *, champion_position: int) -> int:
     return int(ledger.fetch(sql, (champion_position,))[0][0])
 
 
+def count_due(ledger: Ledger, *, champion_position: int, stale: bool) -> int:
+    """Return `count_fresh`; at least 1 where the champion's index is `stale` and there is anything to learn from."""
+    fresh = count_fresh(ledger, champion_position=champion_position)
+    if fresh or not stale:
+        return fresh
+    return int(bool(ledger.fetch("SELECT 1 FROM examples WHERE part IN ('train', 'dev') LIMIT 1")))
+
+
 def has_new_evidence(ledger: Ledger, *, champion_position: int) -> bool:
     """Say whether dev or exam rows came after the champion: then certifying again may prove more than before."""
     sql = "SELECT 1 FROM examples WHERE part IN ('dev', 'exam') AND sequence > ? LIMIT 1"

@@ -34,7 +34,7 @@ from shammah_chassis.manifest import ROLES, Role, read_manifest
 from shammah_chassis.releases import Release
 from shammah_chassis.tasks import stop_tasks
 
-from shammah_trainer.forget import STALE
+from shammah_trainer.forget import is_stale
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.log_change import position_of
@@ -50,7 +50,7 @@ from shammah_trainer.publishing import (
 )
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings
 from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds, park_rows, read_parked
-from shammah_trainer.round_plan import PlanLimits, RoundPlan, has_new_evidence, make_plan, seed_of
+from shammah_trainer.round_plan import PlanLimits, RoundPlan, count_due, has_new_evidence, make_plan, seed_of
 
 _LOG = logging.getLogger(__name__)
 # What ends a round again and again as long as the same rows are in it.
@@ -109,13 +109,15 @@ class Runner:
         plan = await self._in_worker(
             lambda: make_plan(ledger, champion_position=position, limits=self._parts.limits, seed=seed_of(round_id))
         )
-        if not plan.train and not plan.dev:
+        # An index that must be made anew needs neither new nor dev rows.
+        due = count_due(ledger, champion_position=position, stale=is_stale(ledger, champion))
+        if not plan.train and not plan.dev and not due:
             raise PreconditionError(
                 "nothing to train on: there are no train and no dev examples, only exam rows or none"
                 + _tell_parked(ledger)
             )
         evidence = plan.exam and has_new_evidence(ledger, champion_position=position)
-        if not plan.new and not evidence and not ledger.read_meta(STALE):
+        if not plan.new and not evidence and not due:
             raise PreconditionError(
                 f"nothing to train on: the champion has learned from every train example there is{_tell_parked(ledger)}"
             )
@@ -136,7 +138,6 @@ class Runner:
             if self._closing or self._stop.is_set():  # the stop came while the lease was taken
                 raise StoppedError("the round was stopped before it began; the examples stay queued")
             await self.recover()
-            stale = self._parts.ledger.read_meta(STALE)
             champion, plan = await self.plan(round_id)
             await publish_checkpoint(
                 self._parts.store, champion, metrics={"train_rows": len(plan.train)}, reason="before a round"
@@ -144,11 +145,7 @@ class Runner:
             rows = [row.id for row in plan.train]
             begin_round(self._parts.ledger, round_id, position=plan.position, rows=rows, champion=champion.id)
             try:
-                result = await self._run_begun(round_id, champion, plan, fence, report)
-                # Nothing was forgotten meanwhile, and the index without what was before will serve.
-                if self._parts.ledger.read_meta(STALE) == stale and result["verdict"] == "promote":
-                    self._parts.ledger.write_meta(STALE, 0)
-                return result
+                return await self._run_begun(round_id, champion, plan, fence, report)
             except BaseException as error:
                 await self._give_up(round_id, error)
                 raise
@@ -184,7 +181,7 @@ class Runner:
             parents=await self._fetch(champion),
             plan=plan,
             fence=fence,
-            erases=bool(self._parts.ledger.read_meta(STALE)),
+            erases=is_stale(self._parts.ledger, champion),
         )
         inputs.work.mkdir(parents=True, exist_ok=True)
         product = await self._compute(inputs, phases)

@@ -15,7 +15,6 @@ from shammah_trainer.forget import erase_from_ledger
 from shammah_trainer.ingest import Ingest
 from shammah_trainer.ledger import Ledger, LedgerRow
 from shammah_trainer.policy import TrainingPolicy
-from shammah_trainer.rollouts import _grade_and_keep
 from shammah_trainer.round_log import (
     Parked,
     begin_round,
@@ -97,14 +96,6 @@ def test_a_published_round_whose_release_was_cleared_is_closed(ledger: Ledger, t
     parts = SimpleNamespace(ledger=ledger, store=DirectoryStore(tmp_path / "store"), work=tmp_path / "work")
     asyncio.run(Runner(cast(Any, parts)).recover())
     assert open_rounds(ledger) == []
-
-
-def test_the_answer_to_a_row_that_was_forgotten_meanwhile_is_not_kept(ledger: Ledger) -> None:
-    row = ledger.rows("part = 'train'")[0]
-    erase_from_ledger(ledger, row.id, 1)
-    made = SimpleNamespace(text="private", reason="stop", statistics=SimpleNamespace(as_features=lambda: (0.0,) * 10))
-    _grade_and_keep(ledger, "g2", [(row, cast(Any, made))], {row.category: 8}, None)
-    assert ledger.fetch("SELECT text FROM rollouts") == []
 
 
 @pytest.mark.parametrize(

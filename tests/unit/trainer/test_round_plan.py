@@ -14,7 +14,7 @@ from shammah_trainer.round_log import (
     mark_published,
     open_rounds,
 )
-from shammah_trainer.round_plan import PlanLimits, count_fresh, has_new_evidence, make_plan, seed_of
+from shammah_trainer.round_plan import PlanLimits, count_due, count_fresh, has_new_evidence, make_plan, seed_of
 from support.trainer import make_example
 
 LIMITS = PlanLimits()
@@ -84,6 +84,14 @@ def test_rows_of_a_held_round_are_tried_again_and_do_not_count_as_fresh(ledger: 
     put(ledger, 2, 2)
     assert count_fresh(ledger, champion_position=0) == 2
     assert len(make_plan(ledger, champion_position=0, limits=LIMITS, seed=0).new) == 6
+
+
+def test_a_stale_index_makes_a_round_due_where_there_is_anything_to_learn_from(ledger: Ledger) -> None:
+    put(ledger, 1, 4, part="exam")
+    assert count_due(ledger, champion_position=1, stale=True) == 0
+    put(ledger, 1, 4)
+    assert [count_due(ledger, champion_position=1, stale=stale) for stale in (False, True)] == [0, 1]
+    assert count_due(ledger, champion_position=0, stale=True) == 4
 
 
 def test_a_failed_round_leaves_its_rows_fresh(ledger: Ledger) -> None:
