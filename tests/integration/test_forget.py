@@ -139,6 +139,18 @@ def test_rounds_rollouts_and_the_due_index_are_named(ledger: Ledger) -> None:
     assert not is_stale(ledger, serving(now + 60.0)) and not is_stale(ledger, serving(now - 60.0, verdict="base"))
 
 
+def test_rounds_whose_judges_may_have_seen_the_row_are_named_by_their_positions(ledger: Ledger) -> None:
+    rows = [make_example(f"row {place}", "noted", request=f"01R{place}", part_hint="train") for place in (1, 2, 3)]
+    ingest = Ingest(ledger, TrainingPolicy())
+    for place, row in enumerate(rows, start=1):
+        ingest.take_message(place, Envelope((row,)).encode())
+    for name, position in (("R1", 1), ("R2", 2), ("R3", 3)):
+        # Each generator learned another row, and replayed none.
+        begin_round(ledger, name, position=position, rows=[rows[position - 1].id])
+        mark_published(ledger, name)
+    assert erase_from_ledger(ledger, "01R2", 1).rounds == ("R2", "R3")
+
+
 def test_a_row_that_was_in_no_index_leaves_none_stale(ledger: Ledger) -> None:
     row = make_example(SECRET, "noted", request=REQUEST, part_hint="exam")
     Ingest(ledger, TrainingPolicy()).take_message(1, Envelope((row,)).encode())

@@ -26,13 +26,12 @@ STALE = "index_stale"
 """Ledger mark: when a row was last forgotten that validators may hold in their indexes, Unix milliseconds; 0: never."""
 KEPT = "kept"
 """Source of the examples that shared a message with a forgotten one."""
-# Dev and exam rows are in no index; a parked row was a train row when earlier rounds made theirs.
-_INDEXED = "part IN ('train', 'parked')"
+_TRAIN_PLACE = "SELECT sequence FROM examples WHERE id = ? AND part = 'train'"
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What was removed. `rounds` had the row among those they learned from, `generators` were graded on it."""
+    """What was removed. `rounds` learned from the row or may have indexed it, `generators` were graded on it."""
 
     examples: tuple[str, ...]
     messages: int
@@ -95,7 +94,8 @@ def erase_from_ledger(ledger: Ledger, name: str, messages: int) -> Forgotten:
         ledger.execute("DELETE FROM sources WHERE request = ? OR example = ?", (name, name))
         gone = sorted(item for item in found if not ledger.fetch("SELECT 1 FROM sources WHERE example = ?", (item,)))
         rollouts = 0
-        indexed = any(ledger.rows(f"id = ? AND {_INDEXED}", (example,)) for example in gone)
+        # Dev and exam rows are in no index, and what is parked was in no round that ended well.
+        indexed = any(ledger.fetch(_TRAIN_PLACE, (example,)) for example in gone)
         for example in gone:
             rollouts += int(ledger.fetch("SELECT COUNT(*) FROM rollouts WHERE example = ?", (example,))[0][0])
             ledger.execute("DELETE FROM rollouts WHERE example = ?", (example,))
@@ -135,10 +135,12 @@ def _keep_others(data: bytes, name: str) -> tuple[Example, ...]:
 
 
 def _find_learners(ledger: Ledger, examples: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    places = [row[0] for name in examples for row in ledger.fetch(_TRAIN_PLACE, (name,))]
+    # A round's judges see the train rows up to its position, whatever its generator replays of them.
     rounds = [
         round_id
-        for round_id, rows in ledger.fetch("SELECT id, rows FROM rounds WHERE state <> 'failed'")
-        if examples & set(json.loads(rows))
+        for round_id, rows, position in ledger.fetch("SELECT id, rows, position FROM rounds WHERE state <> 'failed'")
+        if examples & set(json.loads(rows)) or any(place <= position for place in places)
     ]
     generators: set[str] = set()
     for example in examples:

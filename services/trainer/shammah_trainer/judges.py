@@ -46,7 +46,7 @@ class JudgesTask:
     validator_pairs: int = 800
     index_rows: int = 2000
     index: tuple[LedgerRow, ...] = ()
-    """Every train row that still exists, for the index of nearest examples; none takes those of `train`."""
+    """Every train row that is taught by now, for the index of nearest examples; none takes those of `train`."""
     device: str = "cpu"
     vectors: QueryVectors | None = None
     """Vectors of queries that the round has computed already."""

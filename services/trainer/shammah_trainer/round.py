@@ -42,7 +42,7 @@ from shammah_trainer.phases import Phases
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Version
 from shammah_trainer.rollouts import Rollout, RolloutSettings, choose_limits, read_rollouts, roll_out
-from shammah_trainer.round_plan import RoundPlan, categories_of, first_of_each
+from shammah_trainer.round_plan import RoundPlan, categories_of, find_taught, first_of_each
 from shammah_trainer.scorer import Scorer
 from shammah_trainer.scoring import Routed, SimilarityEncoder
 from shammah_trainer.sft import SftHyper
@@ -136,7 +136,7 @@ class Round:
         started = time.time()
         torch.set_num_threads(self._settings.threads)
         plan, parent = self._in.plan, self._in.parents["generator"]
-        taught = self._ledger.rows("part = 'train'")
+        taught = find_taught(self._ledger, plan)
         longest, max_tokens = self._settings.rollouts.longest, self._settings.sft.max_tokens
         limits = choose_limits(
             taught, plan.judges, tokenizer=parent.folder / TOKENIZER_NAME, max_tokens=max_tokens, longest=longest

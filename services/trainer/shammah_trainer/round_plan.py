@@ -79,6 +79,15 @@ def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, see
     )
 
 
+def find_taught(ledger: Ledger, plan: RoundPlan) -> list[LedgerRow]:
+    """Return every train row that is taught by now, those of `plan` included; no row that came after its position.
+
+    So the rounds that a row can have come into, by way of the judges too, are known from their positions.
+    """
+    taught = ledger.rows("part = 'train' AND sequence <= ?", (plan.position,))
+    return taught + [row for row in plan.new if row.sequence > plan.position]
+
+
 def count_fresh(ledger: Ledger, *, champion_position: int) -> int:
     """Return how many train rows wait that no finished round has learned from."""
     sql = "SELECT COUNT(*) FROM examples WHERE part = 'train' AND sequence > ? AND trained = 0"

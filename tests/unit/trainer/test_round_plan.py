@@ -14,7 +14,15 @@ from shammah_trainer.round_log import (
     mark_published,
     open_rounds,
 )
-from shammah_trainer.round_plan import PlanLimits, count_due, count_fresh, has_new_evidence, make_plan, seed_of
+from shammah_trainer.round_plan import (
+    PlanLimits,
+    count_due,
+    count_fresh,
+    find_taught,
+    has_new_evidence,
+    make_plan,
+    seed_of,
+)
 from support.trainer import make_example
 
 LIMITS = PlanLimits()
@@ -68,6 +76,17 @@ def test_a_cap_never_cuts_a_message_in_two(ledger: Ledger) -> None:
     plan = make_plan(ledger, champion_position=0, limits=PlanLimits(fresh_rows=6), seed=0)
     assert len(plan.new) == 8
     assert plan.position == 2
+
+
+def test_what_came_after_the_position_of_a_round_is_not_taught_in_it(ledger: Ledger) -> None:
+    put(ledger, 1, 4)
+    put(ledger, 2, 3)
+    plan = make_plan(ledger, champion_position=0, limits=PlanLimits(fresh_rows=4), seed=0)
+    assert {row.sequence for row in find_taught(ledger, plan)} == {1}
+    # As where another log begins under the same ledger: its rows count from the first place that it will have.
+    ledger.write_meta("sequence", 0)
+    plan = make_plan(ledger, champion_position=0, limits=LIMITS, seed=0)
+    assert (plan.position, len(find_taught(ledger, plan))) == (0, 7)
 
 
 def test_rows_of_a_held_round_are_tried_again_and_do_not_count_as_fresh(ledger: Ledger) -> None:
