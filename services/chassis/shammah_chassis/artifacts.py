@@ -7,6 +7,7 @@ what a role does with them.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +20,15 @@ if TYPE_CHECKING:
     from shammah_chassis.bus import Bus
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version that a store has something of, be it half; `written_at`: when the last was, in seconds of the epoch."""
+
+    role: Role
+    version: str
+    written_at: float
 
 
 class ArtifactStore(Protocol):
@@ -58,6 +68,9 @@ class ArtifactStore(Protocol):
     async def list_checkpoints(self) -> list[Checkpoint]:
         """Return all checkpoints that can be read, newest first; of another one the log tells, it stays."""
 
+    async def list_versions(self) -> list[StoredVersion]:
+        """Return every version that something is there of, also what a writer or a removal left half done."""
+
     async def delete_version(self, role: Role, version: str) -> None:
         """Remove a version; one that is not there is no error."""
 
@@ -88,6 +101,11 @@ def open_store(url: str, bus: Bus | None) -> ArtifactStore:
     raise InvalidInputError(f'store URL {url!r} is not known; allowed: "dir:/absolute/path" or "nats:"')
 
 
+def is_version_name(version: str) -> bool:
+    """Say whether a version may have this name."""
+    return bool(_NAME.fullmatch(version))
+
+
 def check_version_name(role: str, version: str) -> None:
     """Refuse names that could leave the store's folder.
 
@@ -96,7 +114,7 @@ def check_version_name(role: str, version: str) -> None:
     """
     if role not in ROLES:
         raise InvalidInputError(f"role {role!r} is none of {', '.join(ROLES)}")
-    if not _NAME.fullmatch(version):
+    if not is_version_name(version):
         raise InvalidInputError(f"version {version!r} is no name; allowed: letters, digits, '.', '_', '-'")
 
 

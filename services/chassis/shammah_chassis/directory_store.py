@@ -6,11 +6,19 @@ For one machine, or a volume that all pods mount. It does not know what is in th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 from pathlib import Path
 
-from shammah_chassis.artifacts import check_manifest, check_version_name, decode_text, require_same_files
+from shammah_chassis.artifacts import (
+    StoredVersion,
+    check_manifest,
+    check_version_name,
+    decode_text,
+    is_version_name,
+    require_same_files,
+)
 from shammah_chassis.atomic import (
     aside_path,
     copy_durably,
@@ -22,7 +30,7 @@ from shammah_chassis.atomic import (
 )
 from shammah_chassis.checkpoints import Checkpoint, parse_checkpoint
 from shammah_chassis.errors import ArtifactError, NotFoundError, UnknownReleaseError
-from shammah_chassis.manifest import MANIFEST_NAME, Manifest, Role, read_manifest, verify_folder
+from shammah_chassis.manifest import MANIFEST_NAME, ROLES, Manifest, Role, read_manifest, verify_folder
 from shammah_chassis.releases import Release, parse_release
 from shammah_chassis.ulid import is_ulid
 
@@ -70,6 +78,10 @@ class DirectoryStore:
     async def list_checkpoints(self) -> list[Checkpoint]:
         """See `ArtifactStore.list_checkpoints`."""
         return await asyncio.to_thread(self._checkpoints)
+
+    async def list_versions(self) -> list[StoredVersion]:
+        """See `ArtifactStore.list_versions`; `written_at` is when a folder got its name here, whoever gave it."""
+        return await asyncio.to_thread(self._versions)
 
     async def delete_version(self, role: Role, version: str) -> None:
         """See `ArtifactStore.delete_version`. The name goes at once, then the files."""
@@ -163,6 +175,16 @@ class DirectoryStore:
                 continue  # deleted since it was listed
             except ArtifactError as error:
                 _log.warning("checkpoint %s is left out: %s", name, error.message)
+        return found
+
+    def _versions(self) -> list[StoredVersion]:
+        found = []
+        for role in ROLES:
+            for folder in sorted((self.root / role).glob("*")):
+                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                    if is_version_name(folder.name) and folder.is_dir():
+                        # A copy by hand may keep the time of the files; this one is of the folder itself.
+                        found.append(StoredVersion(role, folder.name, folder.stat().st_ctime))
         return found
 
     def _delete_folder(self, folder: Path) -> None:

@@ -12,7 +12,9 @@ import contextlib
 import io
 import logging
 import os
+import time
 from collections.abc import AsyncIterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -20,13 +22,21 @@ import nats.errors
 import nats.js.errors
 from nats.js import api
 
-from shammah_chassis.artifacts import check_manifest, check_version_name, decode_text, require_same_files
+from shammah_chassis.artifacts import (
+    StoredVersion,
+    check_manifest,
+    check_version_name,
+    decode_text,
+    is_version_name,
+    require_same_files,
+)
 from shammah_chassis.atomic import aside_path, fsync_folder, remove_tree, storage_errors, sweep_aside, write_new
 from shammah_chassis.bus import Bus
 from shammah_chassis.checkpoints import Checkpoint, parse_checkpoint
 from shammah_chassis.errors import ArtifactError, NotFoundError, UnknownReleaseError
 from shammah_chassis.manifest import (
     MANIFEST_NAME,
+    ROLES,
     FileEntry,
     Manifest,
     Role,
@@ -128,6 +138,16 @@ class ObjectStore:
             except ArtifactError as error:
                 _log.warning("checkpoint %s is left out: %s", name, error.message)
         return found
+
+    async def list_versions(self) -> list[StoredVersion]:
+        """See `ArtifactStore.list_versions`; chunks of an object that was never finished are `orphans`'."""
+        newest: dict[tuple[Role, str], float] = {}
+        for item in await self._objects():
+            kind, role, version = (*item.name.split("/"), "", "")[:3]
+            for named in ROLES:
+                if kind in ("files", "manifests") and role == named and is_version_name(version):
+                    newest[named, version] = max(newest.get((named, version), 0.0), _time_of(item))
+        return [StoredVersion(role, version, at) for (role, version), at in sorted(newest.items())]
 
     async def delete_version(self, role: Role, version: str) -> None:
         """See `ArtifactStore.delete_version`. The manifest goes first, so that no half version is ever seen."""
@@ -241,15 +261,17 @@ class ObjectStore:
                 f"{kind}/{name} is already published with other content; a published name never changes"
             )
 
-    async def _names(self, prefix: str) -> list[str]:
+    async def _objects(self) -> list[api.ObjectInfo]:
         bucket = await self._bucket(self._bus)
         try:
-            found = await self._bus.call(
-                lambda: asyncio.wait_for(bucket.list(ignore_deletes=True), _PATIENCE_SECONDS), f"list {prefix}"
+            return await self._bus.call(
+                lambda: asyncio.wait_for(bucket.list(ignore_deletes=True), _PATIENCE_SECONDS), "list objects"
             )
         except nats.js.errors.NotFoundError:
             return []
-        return sorted(info.name for info in found if info.name.startswith(prefix))
+
+    async def _names(self, prefix: str) -> list[str]:
+        return sorted(info.name for info in await self._objects() if info.name.startswith(prefix))
 
     async def _ids(self, prefix: str) -> list[str]:
         names = [name.removeprefix(prefix) for name in await self._names(prefix)]
@@ -262,6 +284,15 @@ class ObjectStore:
 
 def _file_object(manifest: Manifest, entry: FileEntry) -> str:
     return f"files/{manifest.role}/{manifest.version}/{entry.sha256}"
+
+
+def _time_of(item: api.ObjectInfo) -> float:
+    """Return when an object was written, in seconds of the epoch; now where its writer did not say."""
+    try:
+        # Other writers give nanoseconds, which are more than `fromisoformat` reads; seconds are enough here.
+        return datetime.fromisoformat((item.mtime or "")[:19] + "+00:00").timestamp()
+    except ValueError:
+        return time.time()
 
 
 def _patience(size: int) -> float:

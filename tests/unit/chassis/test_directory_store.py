@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -127,3 +128,18 @@ async def test_a_manifest_whose_bytes_are_no_text_is_an_error_with_its_folder(tm
     (tmp_path / "store/router" / manifest.version / "manifest.json").write_bytes(b"\xff")
     with pytest.raises(ArtifactError, match=f"{manifest.version}: no readable manifest.json"):
         await store.fetch_version("router", manifest.version, tmp_path / "cache")
+
+
+async def test_versions_are_listed_without_what_is_aside_and_since_they_are_here(tmp_path: Path) -> None:
+    store = DirectoryStore(tmp_path / "store")
+    began = time.time()
+    manifest = make_version(tmp_path / "work")
+    await store.publish_version(tmp_path / "work", manifest)
+    folder = tmp_path / "store/router" / manifest.version
+    (tmp_path / "store/router/.aside-other-1-ab").mkdir()
+    (tmp_path / "store/router/no-folder").touch()
+    # A folder that was copied here with its times is as young as the copy.
+    os.utime(folder, (1000.0, 1000.0))
+    (found,) = await store.list_versions()
+    assert (found.role, found.version) == ("router", manifest.version)
+    assert found.written_at > began - 5.0
