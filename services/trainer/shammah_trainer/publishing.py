@@ -98,12 +98,17 @@ async def publish(
 
     Raises:
         StorageFullError: no space; the release is not there, the champion keeps serving.
-        ConflictError: another trainer holds the lease now.
+        ConflictError: another trainer holds the lease now, or held it for so long that a version was cleared.
     """
     for version in versions.values():
         await store.publish_version(version.folder, version.manifest)
     # The files are inert; from the release on it counts who is allowed to speak.
     await check_lease()
+    # Who held the lease while this one slept may have cleared them; from now on nobody does.
+    stored = {(found.role, found.version) for found in await store.list_versions()}
+    for role, version in versions.items():
+        if (role, version.manifest.version) not in stored:
+            raise ConflictError(f"{role} {version.manifest.version} was cleared before its release was there")
     await store.publish_release(release)
 
 

@@ -37,6 +37,7 @@ from shammah_chassis.tasks import stop_tasks
 from shammah_trainer.forget import is_stale
 from shammah_trainer.intake import Intake
 from shammah_trainer.ledger import Ledger
+from shammah_trainer.leftovers import clear_rollouts, clear_versions, read_releases
 from shammah_trainer.log_change import position_of
 from shammah_trainer.phases import Phases, Report
 from shammah_trainer.problems import DeviceMemoryError, DivergedError, StoppedError
@@ -138,6 +139,7 @@ class Runner:
             if self._closing or self._stop.is_set():  # the stop came while the lease was taken
                 raise StoppedError("the round was stopped before it began; the examples stay queued")
             await self.recover()
+            await self._clear_versions()
             champion, plan = await self.plan(round_id)
             await publish_checkpoint(
                 self._parts.store, champion, metrics={"train_rows": len(plan.train)}, reason="before a round"
@@ -190,6 +192,7 @@ class Runner:
         product.result["phase_seconds"] = dict(phases.seconds)
         mark_published(self._parts.ledger, round_id, product.result)
         await self._finish(product.release)
+        await self._clear_rollouts(product.release)
         return product.result
 
     async def _compute(self, inputs: RoundInputs, phases: Phases) -> RoundProduct:
@@ -243,6 +246,21 @@ class Runner:
         with contextlib.suppress(UnavailableError):
             # Not lost: the next message that comes acknowledges the same position.
             await self._parts.intake.acknowledge()
+
+    async def _clear_versions(self) -> None:
+        """Make room for what this round will publish; what can't be cleared now ends no round."""
+        try:
+            await clear_versions(self._parts.store, self._parts.bus, hold_lease=self._hold_lease)
+        except (ShammahError, OSError) as error:
+            _LOG.warning("versions that no release names stay in the store: %s", error)
+
+    async def _clear_rollouts(self, made: Release) -> None:
+        ledger = self._parts.ledger
+        try:
+            releases = [made, *await read_releases(self._parts.store)]
+            await self._in_worker(lambda: clear_rollouts(ledger, {release.generator for release in releases}))
+        except ShammahError as error:
+            _LOG.warning("rollouts of generators that are gone stay in the ledger: %s", error)
 
     async def _give_up(self, round_id: str, error: BaseException) -> None:
         """Close a failed round, unless its release is out already: then the next start finishes it."""

@@ -112,3 +112,16 @@ async def test_a_release_is_not_published_once_the_lease_is_lost(tmp_path: Path)
     folder = await store.fetch_version("router", version.manifest.version, tmp_path / "cache")
     assert read_manifest(folder) == version.manifest
     assert (version.folder / MANIFEST_NAME).is_file()
+
+
+async def test_a_release_is_not_published_once_a_version_of_it_was_cleared(tmp_path: Path) -> None:
+    version = make_version("router", fill(tmp_path / "a"), parent=None, about=Description(config={}))
+    store = DirectoryStore(tmp_path / "store")
+    release = make_release(router=version.manifest.version)
+
+    async def sleep_while_another_clears() -> None:
+        await store.delete_version("router", version.manifest.version)
+
+    with pytest.raises(ConflictError, match="cleared"):
+        await publish(store, release, {"router": version}, check_lease=sleep_while_another_clears)
+    assert not await has_release(store, release.id)
