@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shammah_chassis.errors import InvalidInputError
 
@@ -79,6 +79,9 @@ def load_settings(kind: type[Settings]) -> Settings:
         items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
         faults = [f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in items]
         raise InvalidInputError("; ".join(faults)) from error
+    except SettingsError as error:
+        # A list that is no JSON: it names the field, its cause what was wrong with the text.
+        raise InvalidInputError(f"{prefix}...: {error}: {error.__cause__}") from error
 
 
 def read_secret(path: Path | None) -> str | None:

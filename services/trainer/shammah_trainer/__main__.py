@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 # Read when torch is loaded, so it must stand before the imports below. Threads that spin at a barrier while a serving
@@ -12,13 +11,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # each of 32 busy cores, what takes 5 s took 40.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", str(min(4, os.cpu_count() or 1)))
 
-from shammah_chassis.logs import configure_logging
-from shammah_chassis.serving import run_service
+from shammah_chassis.process import run_process
 
 from shammah_trainer.config import TrainerSettings
 from shammah_trainer.server import build
 
 if __name__ == "__main__":
-    settings = TrainerSettings.load()
-    configure_logging("trainer", settings.log_level)
-    asyncio.run(run_service(settings, name="trainer", build=lambda: build(settings)))
+    run_process(TrainerSettings, name="trainer", build=build)

@@ -22,6 +22,8 @@ def start(service: str, **settings: str) -> subprocess.CompletedProcess[str]:
         ("validator", {"DATA_DIR": "/tmp", "PROT": "1"}, "SHAMMAH_VALIDATOR_PROT"),
         ("router", {"DATA_DIR": "/tmp"}, "tokens_file"),
         ("gateway", {"DATA_DIR": "/tmp", "TEACHR": "none"}, "SHAMMAH_GATEWAY_TEACHR"),
+        ("trainer", {"DATA_DIR": "/tmp", "SFT_EPOCS": "3"}, "SHAMMAH_TRAINER_SFT_EPOCS"),
+        ("trainer", {"DATA_DIR": "/tmp", "REFUSED_LICENCES": "gpl"}, "refused_licences"),
     ],
 )
 def test_a_service_with_wrong_settings_says_why_in_one_line(service: str, settings: dict[str, str], word: str) -> None:
