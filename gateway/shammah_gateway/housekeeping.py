@@ -1,10 +1,11 @@
-"""Checkpoints every hundred queries, and the clearing of the store after a switch. It serves nothing."""
+"""Checkpoints every hundred queries, the clearing of the store, and telling what is withdrawn. It serves nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from shammah_chassis.artifacts import ArtifactStore
 from shammah_chassis.checkpoints import Checkpoint
@@ -13,6 +14,7 @@ from shammah_chassis.tasks import stop_tasks
 from shammah_chassis.ulid import new_ulid
 
 from shammah_gateway.monitor import Monitor
+from shammah_gateway.promise.telling import WithdrawalTeller
 from shammah_gateway.releases import ReleaseController
 from shammah_gateway.retention import collect_garbage
 
@@ -26,11 +28,16 @@ _log = logging.getLogger(__name__)
 class Housekeeper:
     """Runs beside the traffic until `close`."""
 
-    def __init__(self, store: ArtifactStore, releases: ReleaseController, monitor: Monitor) -> None:
+    def __init__(
+        self, store: ArtifactStore, releases: ReleaseController, monitor: Monitor, teller: WithdrawalTeller
+    ) -> None:
         self._store = store
         self._releases = releases
         self._monitor = monitor
+        self._teller = teller
         self._at = 0
+        self._cleared = ""
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -74,18 +81,31 @@ class Housekeeper:
             await collect_garbage(self._store, self._releases.desired, self._releases.wanted)
 
     async def _run(self) -> None:
-        cleared, due = "", 0.0
         while True:
-            try:
-                if self._monitor.queries - self._at >= CHECKPOINT_QUERIES:
-                    self._at = self._monitor.queries
-                    await self.take_checkpoint(f"after {self._at} queries")
-                release = self._releases.champion()
-                if release is not None and (release.id != cleared or time.monotonic() >= due):
-                    await self.clear()
-                    cleared, due = release.id, time.monotonic() + CLEAR_SECONDS
-            except ShammahError as error:
-                _log.warning("housekeeping: %s", error.message)
-            except Exception:  # whatever it was this time, later ones must be looked after
-                _log.exception("housekeeping failed")
+            for work in (self._tell, self._keep):
+                await _guard(work)
             await self._releases.changed.wait(LOOK_SECONDS)
+
+    async def _tell(self) -> None:
+        release = self._releases.champion()
+        if release is not None:
+            await self._teller.tell(release)
+
+    async def _keep(self) -> None:
+        if self._monitor.queries - self._at >= CHECKPOINT_QUERIES:
+            self._at = self._monitor.queries
+            await self.take_checkpoint(f"after {self._at} queries")
+        release = self._releases.champion()
+        if release is not None and (release.id != self._cleared or time.monotonic() >= self._due):
+            await self.clear()
+            self._cleared, self._due = release.id, time.monotonic() + CLEAR_SECONDS
+
+
+async def _guard(work: Callable[[], Awaitable[None]]) -> None:
+    """Do one piece of work; whatever ends it this time, later ones must be looked after."""
+    try:
+        await work()
+    except ShammahError as error:
+        _log.warning("housekeeping: %s", error.message)
+    except Exception:
+        _log.exception("housekeeping failed")

@@ -31,6 +31,7 @@ from shammah_gateway.money.opening import open_ledger
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.pods import Pods
 from shammah_gateway.promise.book import PromiseBook
+from shammah_gateway.promise.telling import WithdrawalTeller
 from shammah_gateway.promise.watch import PromiseWatch
 from shammah_gateway.recorder import Recorder
 from shammah_gateway.releases import ReleaseController
@@ -74,7 +75,7 @@ async def open_gateway(settings: GatewaySettings) -> Gateway:
         jobs=tools.jobs,
         feedback=feedback,
         desk=FrontDesk(parts.cascade, parts.monitor, feedback, links.ledger, links.consent.counts),
-        housekeeper=Housekeeper(links.store, parts.releases, parts.monitor),
+        housekeeper=Housekeeper(links.store, parts.releases, parts.monitor, WithdrawalTeller(links.bus, parts.watch)),
         tools=tools,
         consent=links.consent,
     )

@@ -149,6 +149,10 @@ class PromiseWatch:
             evidence_seconds=max(0.0, self._now() - release.created_at),
         )
 
+    def withdrawn(self, release: Release) -> frozenset[str]:
+        """Return the categories of a release whose promise audits broke, as far as is known."""
+        return frozenset(self._watch(release).withdrawn)
+
     def alarms(self, release: Release) -> list[str]:
         """Return what people should know, in words."""
         watched = self._watch(release)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 import resource
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from shammah_trainer.evidence import (
     make_policies,
     summarise_exam,
 )
-from shammah_trainer.gate import GateReport, decide
+from shammah_trainer.gate import decide
 from shammah_trainer.judges import JudgesTask, LearnedJudges, learn_judges
 from shammah_trainer.later import Later
 from shammah_trainer.learn_generator import GeneratorTask, LearnedGenerator, learn_generator
@@ -46,6 +46,7 @@ from shammah_trainer.round_plan import RoundPlan, categories_of, find_taught, fi
 from shammah_trainer.scorer import Scorer
 from shammah_trainer.scoring import Routed, SimilarityEncoder
 from shammah_trainer.sft import SftHyper
+from shammah_trainer.verdict import conclude, withdraw
 
 PHASES = (
     *(("load", 0.03), ("train", 0.42), ("export", 0.06), ("rollouts", 0.25), ("champion", 0.07)),
@@ -78,7 +79,8 @@ class RoundSettings:
 class RoundInputs:
     """Where a round starts: its id (the id of the release it makes), the champion with its folders, and the plan.
 
-    `erases`: the champion's index has rows that were forgotten since.
+    `erases`: the champion's index has rows that were forgotten since. `read_withdrawn` gives the champion's categories
+    whose promise audits have broken.
     """
 
     id: str
@@ -88,6 +90,7 @@ class RoundInputs:
     plan: RoundPlan
     fence: int
     erases: bool = False
+    read_withdrawn: Callable[[], frozenset[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +104,12 @@ class RoundProduct:
 
 @dataclass(frozen=True, slots=True)
 class _Judgement:
-    """Candidate and champion on the exam, and what follows."""
+    """Candidate and champion on the exam, the latter as it serves now, and what follows."""
 
     release: Release
     exam: list[ScoredRow]
     before: list[ScoredRow]
-    gate: GateReport
+    champion: Release
 
 
 class Round:
@@ -279,13 +282,16 @@ class Round:
             policies = self._make_policies(judges, evidence, exam, limits, prefilter=prefilter)
             draft = self._make_release(generator, judges, policies, prefilter=prefilter)
             paired = frozenset(item.row.id for item in before) & frozenset(item.row.id for item in exam)
+            withdrawn = self._in.read_withdrawn().intersection(champion.categories)
+            serving = withdraw(champion, withdrawn)
             gate = decide(
-                gather_outcomes(before, champion, paired),
-                gather_outcomes(exam, draft, paired),
+                gather_outcomes(before, serving, paired),
+                gather_outcomes(exam, withdraw(draft, withdrawn), paired),
                 tolerance_points=self._settings.tolerance_points,
                 level=self._settings.gate_level,
             )
-        return _Judgement(_finish(draft, gate, erases=self._in.erases), exam, before, gate)
+        release = conclude(draft, gate, erases=self._in.erases, withdrawn=withdrawn)
+        return _Judgement(release, exam, before, serving)
 
     def _score_champion(self, rollouts: dict[str, Rollout]) -> list[ScoredRow]:
         rows = [row for row in self._in.plan.exam if row.id in rollouts]
@@ -368,7 +374,7 @@ class Round:
             "reasons": list(release.reasons),
             "losses": losses,
             "exam": {
-                "before": summarise_exam(judged.before, self._in.champion, labels),
+                "before": summarise_exam(judged.before, judged.champion, labels),
                 "after": summarise_exam(judged.exam, release, labels),
             },
             "examples_trained": max(0, len(plan.train) - tuned.dropped) if tuned else 0,
@@ -385,14 +391,3 @@ class Round:
             "device": self._settings.device,
             "resident_bytes_peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         }
-
-
-def _finish(draft: Release, gate: GateReport, *, erases: bool) -> Release:
-    """Return the draft with the gate's verdict, reasons and report.
-
-    `erases`: the champion's index has what was forgotten since. One that is no worse then takes over at once.
-    """
-    verdict, reasons = gate.verdict, list(gate.reasons)
-    if erases and verdict == "undecided":
-        verdict, reasons = "promote", [*reasons, "no worse, and without what was forgotten"]
-    return replace(draft, verdict=verdict, reasons=tuple(reasons), report=gate.as_dict())

@@ -33,6 +33,7 @@ from shammah_chassis.lease import Lease
 from shammah_chassis.manifest import ROLES, Role, read_manifest
 from shammah_chassis.releases import Release
 from shammah_chassis.tasks import stop_tasks
+from shammah_chassis.withdrawn import read_withdrawn
 
 from shammah_trainer.forget import is_stale
 from shammah_trainer.intake import Intake
@@ -56,6 +57,8 @@ from shammah_trainer.round_plan import PlanLimits, RoundPlan, count_due, has_new
 _LOG = logging.getLogger(__name__)
 # What ends a round again and again as long as the same rows are in it.
 _OF_ROWS = (DivergedError, DeviceMemoryError)
+# Longer than the bus takes to give up.
+_ASK_SECONDS = 15.0
 T = TypeVar("T")
 
 
@@ -184,6 +187,7 @@ class Runner:
             plan=plan,
             fence=fence,
             erases=is_stale(self._parts.ledger, champion),
+            read_withdrawn=self._ask_withdrawn(champion),
         )
         inputs.work.mkdir(parents=True, exist_ok=True)
         product = await self._compute(inputs, phases)
@@ -205,6 +209,24 @@ class Runner:
             raise _name_disk_error(error) from error
         finally:
             await stop_tasks([renewing])
+
+    def _ask_withdrawn(self, champion: Release) -> Callable[[], frozenset[str]]:
+        """Return what asks the bus, from the worker, which of the champion's categories are withdrawn at that moment.
+
+        None where nobody can say: that can hold a candidate, and promotes none.
+        """
+        loop = asyncio.get_running_loop()
+
+        def ask() -> frozenset[str]:
+            asked = asyncio.run_coroutine_threadsafe(read_withdrawn(self._parts.bus, champion.id), loop)
+            try:
+                return asked.result(_ASK_SECONDS)
+            except (ShammahError, TimeoutError) as error:
+                asked.cancel()
+                _LOG.warning("what audits have withdrawn can't be read: %s", error)
+                return frozenset()
+
+        return ask
 
     async def _keep_lease(self) -> None:
         while True:

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 from shammah_chassis.checkpoints import Checkpoint
 from shammah_chassis.directory_store import DirectoryStore
-from shammah_chassis.errors import ArtifactError
-from shammah_chassis.releases import Champion, Wanted
+from shammah_chassis.errors import ArtifactError, UnavailableError
+from shammah_chassis.releases import Champion, Release, Wanted
 from shammah_chassis.ulid import new_ulid
 from shammah_gateway import housekeeping
 from shammah_gateway.changes import Changes
@@ -20,6 +20,19 @@ from shammah_gateway.housekeeping import Housekeeper
 from shammah_gateway.monitor import Monitor
 from shammah_gateway.retention import CHECKPOINTS, collect_garbage
 from support.gateway import make_release
+
+
+class Teller:
+    """Notes of which champion it shall tell, and fails the time that is given."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self.told: list[str] = []
+        self._fails_at = fails_at
+
+    async def tell(self, champion: Release) -> None:
+        self.told.append(champion.id)
+        if len(self.told) == self._fails_at:
+            raise UnavailableError("the bus is away")
 
 
 def checkpoint(release: str) -> Checkpoint:
@@ -69,7 +82,7 @@ async def test_the_store_is_cleared_again_while_the_champion_stays_also_after_a_
     monkeypatch.setattr(housekeeping, "CLEAR_SECONDS", 0.02)
     release = make_release()
     releases: Any = SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None)
-    keeper = Housekeeper(cast(Any, None), releases, Monitor())
+    keeper = Housekeeper(cast(Any, None), releases, Monitor(), cast(Any, Teller()))
     calls = 0
 
     async def clear() -> None:
@@ -84,3 +97,25 @@ async def test_the_store_is_cleared_again_while_the_champion_stays_also_after_a_
         while calls < 5:
             await asyncio.sleep(0.01)
     await keeper.close()
+
+
+async def test_a_bus_that_is_away_keeps_no_store_from_being_cleared_and_what_is_withdrawn_is_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
+    release, teller = make_release(), Teller(fails_at=1)
+    releases: Any = SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None)
+    keeper = Housekeeper(cast(Any, None), releases, Monitor(), cast(Any, teller))
+    cleared = asyncio.Event()
+
+    async def clear() -> None:
+        cleared.set()
+
+    monkeypatch.setattr(keeper, "clear", clear)
+    keeper.start()
+    async with asyncio.timeout(5):
+        await cleared.wait()
+        while len(teller.told) < 3:
+            await asyncio.sleep(0.01)
+    await keeper.close()
+    assert set(teller.told) == {release.id}

@@ -9,16 +9,14 @@ from pathlib import Path
 import pytest
 from shammah_chassis.errors import ArtifactError
 from shammah_chassis.manifest import MANIFEST_NAME
-from shammah_chassis.releases import Release
 from shammah_trainer import ahead as ahead_module
 from shammah_trainer import learn_generator as learn_generator_module
 from shammah_trainer import rollouts as rollouts_module
-from shammah_trainer.gate import Outcomes, decide
 from shammah_trainer.ledger import Ledger
 from shammah_trainer.phases import Phases
 from shammah_trainer.release_zero import build_release_zero
 from shammah_trainer.rollouts import RolloutSettings
-from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings, _finish
+from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings
 from shammah_trainer.round_plan import PlanLimits, make_plan
 from shammah_trainer.sft import SftHyper
 from support.trainer import make_base_models, make_example, make_switch_rows
@@ -112,33 +110,3 @@ def test_a_row_that_is_too_long_to_be_taught_is_not_counted_and_lifts_no_limit(
     assert (made.result["examples_trained"], made.result["new_rows"]) == (24, 25)
     limits = [product.release.categories["switch"].max_new_tokens for product in (before, made)]
     assert limits[0] == limits[1] < 64
-
-
-@pytest.mark.parametrize(("erases", "verdict"), [(False, "undecided"), (True, "promote")])
-def test_an_equal_release_takes_over_where_the_champions_index_has_what_was_forgotten(
-    erases: bool, verdict: str
-) -> None:
-    same = {"spam": Outcomes({f"r{n}": True for n in range(40)}, frozenset({"r1", "r2"}))}
-    gate = decide(same, same)
-    assert gate.verdict == "undecided"
-    assert _finish(make_draft(), gate, erases=erases).verdict == verdict
-
-
-def test_a_worse_release_does_not_take_over_for_the_sake_of_what_was_forgotten() -> None:
-    names = [f"r{n}" for n in range(200)]
-    before = {"spam": Outcomes(dict.fromkeys(names, True))}
-    after = {"spam": Outcomes(dict.fromkeys(names, False))}
-    assert _finish(make_draft(), decide(before, after), erases=True).verdict == "held"
-
-
-def make_draft() -> Release:
-    return Release(
-        id="01J0000000000000000000000A",
-        parent="",
-        created_at=0.0,
-        router="r",
-        generator="g",
-        validator="v",
-        verdict="undecided",
-        categories={},
-    )
