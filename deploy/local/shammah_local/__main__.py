@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-from shammah_chassis.errors import ShammahError
+from shammah_chassis.errors import InvalidInputError, ShammahError
+from shammah_chassis.spawning import EXIT_SETTINGS
 
 from shammah_local.commands import NOT_RUNNING, down, make_embedded_plan, up, up_detached
+from shammah_local.known import refuse_unknown
 from shammah_local.layout import Layout
 from shammah_local.plan import parse_overrides
 from shammah_local.status import format_status, read_status
@@ -41,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
         return down(layout)
     if options.command == "status":
         return show_status(layout, as_json=options.json)
-    parse_overrides(options.settings)
+    # First of all: who starts this in the background is told at once, and nothing runs yet.
+    refuse_unknown([*os.environ, *parse_overrides(options.settings)])
     if options.detach:
         settings = [word for text in options.settings for word in ("--set", text)]
         timeout = ["--start-timeout", str(options.start_timeout)]
@@ -63,12 +67,12 @@ def show_status(layout: Layout, *, as_json: bool) -> int:
 
 
 def main() -> int:
-    """Run the command line; named errors become one line and exit code 1."""
+    """Run the command line; named errors become one line and exit code 1, or 78 where settings are wrong."""
     try:
         return run(parse_arguments(sys.argv[1:]))
     except ShammahError as error:
         print(f"error: {error.message}", file=sys.stderr, flush=True)
-        return 1
+        return EXIT_SETTINGS if isinstance(error, InvalidInputError) else 1
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from shammah_chassis.errors import InvalidInputError
+from shammah_chassis.setting_names import describe_unknown, find_unknown
 
 
 class ServiceSettings(BaseSettings):
@@ -67,11 +68,9 @@ def load_settings(kind: type[Settings]) -> Settings:
     """
     prefix = str(kind.model_config.get("env_prefix", "")).upper()
     known = {f"{prefix}{name.upper()}" for name in kind.model_fields}
-    unknown = sorted(
-        name for name in os.environ if prefix and name.upper().startswith(prefix) and name.upper() not in known
-    )
+    unknown = find_unknown(os.environ, prefix, known) if prefix else []
     if unknown:
-        raise InvalidInputError(f"unknown setting {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+        raise InvalidInputError(describe_unknown(unknown, sorted(known), f"known: {', '.join(sorted(known))}"))
     try:
         return kind()
     except ValidationError as error:
