@@ -20,10 +20,10 @@ LISTED_ROWS = 250
 EXAM_ROWS = 1000
 
 
-# Found on dev rows (`learning_tune.py`; DESIGN.md, decisions 57, 63, 72 and 75).
+# Found on dev rows (`learning_tune.py`; DESIGN.md, decisions 57, 63, 72, 75 and 80).
 WELL = (
     *("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1", "soup=3"),
-    *("computed=14", "max_rows_per_batch=224"),
+    *("computed=14", "copied=3", "coined=0.5", "max_rows_per_batch=224"),
 )
 
 

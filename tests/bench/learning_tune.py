@@ -35,9 +35,11 @@ from shammah_trainer.offline.study import read_study  # noqa: E402
 from shammah_trainer.offline.teach import STUDY_HYPER, change_hyper  # noqa: E402
 from shammah_trainer.sft import SftHyper, evaluate_rows, fine_tune  # noqa: E402
 from shammah_trainer.student import Student, load_student  # noqa: E402
-from shammah_trainer.training_rows import balance_rows, compute_rows, encode_rows, vary_rows  # noqa: E402
+from shammah_trainer.training_rows import balance_rows, encode_rows, make_rows, vary_rows  # noqa: E402
 
 WORDS = ("epochs=5", "balance=0.5", "variants=4", "word_dropout=0.1")
+COMPUTED = (*WORDS, "computed=14", "max_rows_per_batch=224")
+COPIED = (*COMPUTED, "coined=0.5", "copied=2")
 WAYS: dict[str, tuple[str, ...]] = {
     "three": (),
     "plain": ("epochs=5",),
@@ -58,6 +60,12 @@ WAYS: dict[str, tuple[str, ...]] = {
     "computed_more": (*WORDS, "computed=24"),
     "computed_large": (*WORDS, "computed=24", "max_rows_per_batch=320"),
     "computed_most": (*WORDS, "computed=40", "max_rows_per_batch=384", "learning_rate=0.0005"),
+    "computed_14": COMPUTED,
+    "coined_half": (*COMPUTED, "coined=0.5"),
+    "copied": COPIED,
+    "coined_all": (*COMPUTED, "coined=1"),
+    "coined_again": (*COMPUTED, "coined=0.5", "seed=1"),
+    "coined_drop": (*COMPUTED, "coined=0.5", "word_dropout=0.2"),
     "words_long": ("epochs=8", "balance=0.5", "variants=7", "word_dropout=0.1"),
 }
 LIMIT = 320
@@ -68,14 +76,17 @@ Weights = dict[str, torch.Tensor]
 class Tuner:
     """One base student, the rows of a study, and what became of each way."""
 
-    def __init__(self, study: Path, base: Path, *, device: str, rows: int = 0) -> None:
-        """`rows`: of each part of the study at most, to check the way; 0: all."""
+    def __init__(self, study: Path, base: Path, *, device: str, rows: int = 0, leave_out: Sequence[str] = ()) -> None:
+        """`rows`: of each part at most, to check the way; 0: all. Families to `leave_out` are taught, and not asked."""
         found = read_study(study)
         self.tokenizer = load_tokenizer(base / "tokenizer.json")
         self.rows, self.judges = found.plan.train[: rows or None], found.plan.judges
         asked = [*self.judges, *found.rows("test")]
         self.taken = {normalise_query(row.example.query_text) for row in asked}
-        self.dev = [row for row in found.plan.dev if row.example.grader != "unit_tests"][: rows or None]
+        self.dev = [
+            row for row in found.plan.dev if row.example.grader != "unit_tests" and row.category not in leave_out
+        ]
+        self.dev = self.dev[: rows or None]
         self.dev_sft = encode_rows(self.dev, self.tokenizer)
         self.student: Student = load_student(base, device=torch.device(device))
         self.base = self.copy_weights()
@@ -103,11 +114,11 @@ class Tuner:
             self.rows,
             count=hyper.variants,
             word_dropout=hyper.word_dropout,
+            coined=hyper.coined,
             seed=hyper.seed,
             judges=self.judges,
         )
-        turns = max(1, hyper.epochs)
-        further = compute_rows(self.rows, count=hyper.computed, turns=turns, seed=hyper.seed, taken=self.taken)
+        further = make_rows(self.rows, hyper, taken=self.taken)
         rows = encode_rows(
             [*self.rows, *(made.row for made in further)],
             self.tokenizer,
@@ -182,13 +193,14 @@ def main() -> None:
     parser.add_argument("--soups", nargs="*", default=[], metavar="WAY+WAY", help="means of weights, e.g. half+even")
     parser.add_argument("--hyper", nargs="*", default=[], help="NAME=VALUE for every way, after its own")
     parser.add_argument("--dry", type=int, default=0, help="rows of each part, to check the way on a CPU")
+    parser.add_argument("--leave-out", nargs="*", default=[], metavar="FAMILY", help="are taught, and not asked")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     with tarfile.open(options.bundle) as bundle:
         bundle.extract(f"{options.arm}/study.jsonl.gz", options.work, filter="data")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     study = options.work / options.arm / "study.jsonl.gz"
-    tuner = Tuner(study, options.base / "generator", device=device, rows=options.dry)
+    tuner = Tuner(study, options.base / "generator", device=device, rows=options.dry, leave_out=options.leave_out)
     print(f"{len(tuner.rows)} train rows, {len(tuner.dev)} dev rows, {device}", flush=True)
     found: dict[str, Any] = {}
     kept: dict[str, Weights] = {}

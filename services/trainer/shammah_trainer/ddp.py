@@ -38,7 +38,7 @@ from shammah_trainer.student import load_student, save_student
 
 _TOKENIZER = "tokenizer.json"
 # What `learn_generator` does before and around `fine_tune`.
-_OF_ROUNDS = ("balance", "variants", "word_dropout", "computed", "soup")
+_OF_ROUNDS = ("balance", "variants", "word_dropout", "coined", "computed", "copied", "soup")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

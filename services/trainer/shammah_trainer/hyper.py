@@ -5,6 +5,7 @@ It knows no model and no file.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -35,8 +36,11 @@ class SftHyper:
     `variants`: at most so many of a row whose response copies values out of its query, with other values (see
     `substitution`), or, with a `word_dropout` above 0, of a row that is answered by a label, each word left out with
     that probability; the row and they take turns, one each epoch.
+    `coined`: the share of these other values whose rare words are made up (see `coined_words`).
     `computed`: so many further rows of each whose answer follows from the numbers of its query, with other numbers in
     each epoch (see `computed_examples`).
+    `copied`: so many further rows of each whose response copies values out of its query, with other values in each
+    epoch.
     `soup`: so many trainings from the same start by other seeds, whose weights are averaged.
     Where old rows are recalled: `anchor` draws the weights back to those that the run started from, each step by the
     share learning rate x `anchor`; of these, the result keeps the share `kept` (both are interpolated), or the best by
@@ -68,7 +72,9 @@ class SftHyper:
     balance: float = 0.0
     variants: int = 0
     word_dropout: float = 0.0
+    coined: float = 0.0
     computed: int = 0
+    copied: int = 0
     soup: int = 1
     anchor: float = 0.0
     kept: float = 0.0
@@ -107,26 +113,28 @@ class Resume:
     parent: str
 
 
+_Range = tuple[tuple[str, ...], str, Callable[[float], bool]]
+_RANGES: tuple[_Range, ...] = (
+    (("epochs", "dev_checks", "variants", "computed", "copied"), "0 or more", lambda value: value >= 0),
+    (("lora_rank", "anchor", "kept_checks"), "0 or more", lambda value: value >= 0),
+    (("batch_tokens", "max_rows_per_batch", "accumulate", "patience", "soup"), "1 or more", lambda value: value >= 1),
+    (("max_tokens",), "2 or more", lambda value: value >= 2),
+    (("ema_decay", "tail_share"), "between 0 and 1", lambda value: 0 < value < 1),
+    (("kept", "word_dropout"), "0 or more, below 1", lambda value: 0 <= value < 1),
+    (("balance", "coined"), "0 to 1", lambda value: 0 <= value <= 1),
+)
+
+
 def check_hyper(hyper: SftHyper) -> None:
     """Check the ranges that no later part checks.
 
     Raises:
         InvalidInputError: a value is out of its range; the message names it.
     """
-    least = {"epochs": 0, "batch_tokens": 1, "max_rows_per_batch": 1, "max_tokens": 2, "accumulate": 1, "dev_checks": 0}
-    least |= {"patience": 1, "soup": 1, "variants": 0, "computed": 0, "lora_rank": 0, "anchor": 0, "kept_checks": 0}
-    for name, bound in least.items():
-        if getattr(hyper, name) < bound:
-            raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {bound} or more")
-    for name in ("ema_decay", "tail_share"):
-        if not 0 < getattr(hyper, name) < 1:
-            raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: between 0 and 1")
-    if not 0 <= hyper.kept < 1:
-        raise InvalidInputError(f"kept is {hyper.kept}; allowed: 0 or more, below 1")
-    if not 0 <= hyper.word_dropout < 1:
-        raise InvalidInputError(f"word_dropout is {hyper.word_dropout}; allowed: 0 or more, below 1")
-    if not 0 <= hyper.balance <= 1:
-        raise InvalidInputError(f"balance is {hyper.balance}; allowed: 0 to 1")
+    for names, allowed, holds in _RANGES:
+        for name in names:
+            if not holds(getattr(hyper, name)):
+                raise InvalidInputError(f"{name} is {getattr(hyper, name)}; allowed: {allowed}")
     if hyper.lora_rank and hyper.upper_layers:
         raise InvalidInputError("lora_rank and upper_layers are both set; allowed: one of them")
     if hyper.lora_rank and (hyper.kept or hyper.anchor):

@@ -30,7 +30,7 @@ from shammah_trainer.round_plan import RoundPlan
 from shammah_trainer.sft import Resume, SftHyper, SftResult
 from shammah_trainer.soup import fine_tune_soup
 from shammah_trainer.student import Student, load_student
-from shammah_trainer.training_rows import balance_rows, compute_rows, encode_rows, vary_rows
+from shammah_trainer.training_rows import balance_rows, encode_rows, make_rows, vary_rows
 
 _DEV_ROWS = 128  # enough for a loss; all of them would cost a minute on a CPU
 
@@ -150,14 +150,19 @@ def _encode(
     epoch = cap_user_weights([row.example for row in rows[: 2 * len(new)]], task.policy)
     whole = cap_user_weights([row.example for row in rows], task.policy)
     varied = vary_rows(
-        rows, count=hyper.variants, word_dropout=hyper.word_dropout, seed=hyper.seed, judges=task.plan.judges
+        rows,
+        count=hyper.variants,
+        word_dropout=hyper.word_dropout,
+        coined=hyper.coined,
+        seed=hyper.seed,
+        judges=task.plan.judges,
     )
     encoded = [
         encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
         for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))
     ]
-    taken = {normalise_query(row.example.query_text) for row in task.plan.judges} | task.taken if hyper.computed else ()
-    further = compute_rows(new, count=hyper.computed, turns=max(1, hyper.epochs), seed=hyper.seed, taken=taken)
+    taken = {normalise_query(row.example.query_text) for row in task.plan.judges} | task.taken
+    further = make_rows(new, hyper, taken=taken)
     encoded[0] += encode_rows(
         [made.row for made in further],
         tokenizer,

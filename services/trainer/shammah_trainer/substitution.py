@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from shammah_chassis.examples import Example, Message
 from shammah_chassis.text import normalise_query
+
+from shammah_trainer.coined_words import Coiner
 
 GRADERS = ("json", "exact")
 _SWAP_CHANCE = 0.7
@@ -106,19 +108,44 @@ def _is_more(answered: str, response: str, *, bare: bool) -> bool:
 
 
 def vary(
-    examples: Sequence[Example], *, count: int, seed: int, taken: Collection[str] = ()
+    examples: Sequence[Example], *, count: int, seed: int, coined: float = 0.0, taken: Collection[str] = ()
 ) -> list[tuple[Example, ...]]:
     """Return up to `count` variants of each example, all different; none where nothing is copied.
 
+    `coined`: the probability that the rare words of a value are coined ones.
     `taken`: normalised queries (`normalise_query`) that no variant may have, above all those that judge.
     """
     slots = [find_slots(example) for example in examples]
     donors = _gather_donors(examples, slots)
     rng = random.Random(seed)
+    draws = {name: _Draw(own, coiner, coined, rng) for name, own, coiner in _with_coiners(examples, donors)}
     return [
-        tuple(_vary_one(example, own, donors.get(example.category, {}), rng, count, taken)) if own else ()
+        tuple(_vary_one(example, own, draws[example.category], count, taken)) if own else ()
         for example, own in zip(examples, slots, strict=True)
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Draw:
+    """Draws the values of one category."""
+
+    donors: _Donors
+    coiner: Coiner
+    coined: float
+    rng: random.Random
+
+    def value(self, slot: Slot) -> Slot:
+        """Return what stands for a slot: often another's value, sometimes with words that are coined."""
+        donor = self.rng.choice(self.donors[slot.kind]) if self.rng.random() < _SWAP_CHANCE else slot
+        if slot.bare or not self.coined or self.rng.random() >= self.coined:
+            return donor
+        asked = self.coiner.coin(donor.asked, self.rng)
+        return replace(donor, asked=asked, answered=asked if donor.answered == donor.asked else asked.lower())
+
+
+def _with_coiners(examples: Sequence[Example], donors: Mapping[str, _Donors]) -> Iterator[tuple[str, _Donors, Coiner]]:
+    for name, own in donors.items():
+        yield name, own, Coiner(example.query[-1].content for example in examples if example.category == name)
 
 
 def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]]) -> dict[str, _Donors]:
@@ -133,8 +160,7 @@ def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]])
 def _vary_one(
     example: Example,
     slots: Sequence[Slot],
-    donors: _Donors,
-    rng: random.Random,
+    draw: _Draw,
     count: int,
     taken: Collection[str],
 ) -> list[Example]:
@@ -144,7 +170,7 @@ def _vary_one(
     for _ in range(count * _TRIES):
         if len(variants) == count:
             break
-        chosen = [(slot, rng.choice(donors[slot.kind])) for slot in slots if rng.random() < _SWAP_CHANCE]
+        chosen = [(slot, draw.value(slot)) for slot in slots]
         made = _substitute(example, [(slot, donor) for slot, donor in chosen if donor.answered != slot.answered])
         query = normalise_query(made.query_text)
         if query not in seen and query not in taken:

@@ -17,16 +17,18 @@ from tokenizers import Tokenizer
 
 from shammah_trainer.batches import SftRow
 from shammah_trainer.computed_examples import compute_examples
+from shammah_trainer.hyper import SftHyper
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.substitution import vary
 from shammah_trainer.word_dropout import drop_words
 
 Variants = Sequence[tuple[Example, ...]]
+_OTHER_SEED = 10_000  # the values of further rows are drawn apart from those of the variants
 
 
 @dataclass(frozen=True, slots=True)
 class FurtherRow:
-    """A row that nobody taught: computed from the wording of the row at `source`; its `variants` take turns with it."""
+    """A row that nobody taught, made from the row at `source`; its `variants` take turns with it."""
 
     source: int
     row: LedgerRow
@@ -57,18 +59,24 @@ def encode_rows(
 
 
 def vary_rows(
-    rows: Sequence[LedgerRow], *, count: int, word_dropout: float, seed: int, judges: Sequence[LedgerRow]
+    rows: Sequence[LedgerRow],
+    *,
+    count: int,
+    word_dropout: float,
+    seed: int,
+    judges: Sequence[LedgerRow],
+    coined: float = 0.0,
 ) -> Variants:
     """Return up to `count` variants of each row, none of which asks what a judging row asks.
 
-    Other values where the response copies them (`substitution`); words left out with the probability `word_dropout`
-    where it is a label.
+    Other values where the response copies them (`substitution`), some with words that are `coined`; words left out with
+    the probability `word_dropout` where it is a label.
     """
     if not count:
         return [()] * len(rows)
     taken = {normalise_query(row.example.query_text) for row in judges}
     examples = [row.example for row in rows]
-    varied = vary(examples, count=count, seed=seed, taken=taken)
+    varied = vary(examples, count=count, seed=seed, coined=coined, taken=taken)
     if not word_dropout:
         return varied
     rng = random.Random(seed)
@@ -78,16 +86,25 @@ def vary_rows(
     ]
 
 
-def compute_rows(
-    rows: Sequence[LedgerRow], *, count: int, turns: int, seed: int, taken: Collection[str]
-) -> list[FurtherRow]:
-    """Return up to `count` further rows of each row whose answer is computed, with other numbers in each of `turns`.
+def make_rows(rows: Sequence[LedgerRow], hyper: SftHyper, *, taken: Collection[str]) -> list[FurtherRow]:
+    """Return further rows of each row: up to `hyper.computed` where its answer is computed, with other numbers.
 
+    And up to `hyper.copied` where its response copies values, with other values; both have others in each epoch.
     `taken`: normalised queries that none of them may have.
     """
-    if not count:
-        return []
-    made = compute_examples([row.example for row in rows], count=count * turns, seed=seed, taken=taken)
+    turns, examples = max(1, hyper.epochs), [row.example for row in rows]
+    further: list[FurtherRow] = []
+    if hyper.computed:
+        made = compute_examples(examples, count=hyper.computed * turns, seed=hyper.seed, taken=taken)
+        further += _take_turns(rows, made, turns)
+    if hyper.copied:
+        seed = hyper.seed + _OTHER_SEED
+        made = vary(examples, count=hyper.copied * turns, seed=seed, coined=hyper.coined, taken=taken)
+        further += _take_turns(rows, made, turns)
+    return further
+
+
+def _take_turns(rows: Sequence[LedgerRow], made: Variants, turns: int) -> list[FurtherRow]:
     found = []
     for source, (row, examples) in enumerate(zip(rows, made, strict=True)):
         for start in range(0, len(examples), turns):
