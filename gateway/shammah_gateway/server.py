@@ -124,6 +124,15 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             told.update(request=request.id, examples=len(reply.examples), releases=list(reply.releases))
         return reply
 
+    async def UnparkExamples(
+        self, request: pb.GatewayServiceUnparkExamplesRequest, context: Context
+    ) -> pb.GatewayServiceUnparkExamplesResponse:
+        """Queue parked examples again."""
+        async with self._noted("unpark", request) as told:
+            reply = await self._gateway.trainer.unpark(request.category)
+            told.update(examples=reply.examples, categories=list(reply.categories))
+        return pb.GatewayServiceUnparkExamplesResponse(examples=reply.examples, categories=reply.categories)
+
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """State of the whole."""
         return await read_status(self._gateway)

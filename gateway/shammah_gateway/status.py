@@ -103,7 +103,7 @@ async def _ask_trainer(gateway: Gateway) -> tuple[gateway_pb2.PartStatus, int]:
         return gateway_pb2.PartStatus(name="trainer", ready=False, detail=detail), 0
     detail = f"{gateway.trainer.target}: {status.device}, {status.queue_size} of {status.batch_size} examples wait"
     if status.parked:
-        detail += f", {status.parked} parked: {status.parked_reason}"
+        detail += f", {status.parked} parked (shammah unpark): {status.parked_reason}"
     return gateway_pb2.PartStatus(name="trainer", ready=True, detail=detail), status.queue_size
 
 

@@ -77,6 +77,15 @@ class TrainerClient:
         """
         return await _named(self._stub().ForgetExamples(trainer_pb2.ForgetExamplesRequest(id=name), timeout=SECONDS))
 
+    async def unpark(self, category: str) -> trainer_pb2.UnparkExamplesResponse:
+        """Queue what is parked again, of one category or all ("").
+
+        Raises:
+            NotFoundError: nothing is parked, or nothing of that category.
+        """
+        request = trainer_pb2.UnparkExamplesRequest(category=category)
+        return await _named(self._stub().UnparkExamples(request, timeout=SECONDS))
+
     async def check(self, examples: Sequence[Example]) -> list[Verdict]:
         """Say what ingestion would do with each example."""
         if not examples:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from shammah_chassis.bus import Bus
-from shammah_chassis.errors import PreconditionError
+from shammah_chassis.errors import NotFoundError, PreconditionError
 from shammah_chassis.releases import Wanted, parse_wanted
 from shammah_trainer import engine as engine_module
 from shammah_trainer import round as round_module
@@ -54,6 +54,37 @@ async def test_rows_that_two_rounds_ended_on_are_parked_with_the_reason_and_late
         await engine.train()
     await teach(bus, engine, make_switch_rows(20, seed=1, part_hint="train"))
     assert (await run_round(engine)).result["new_rows"] == 20
+
+
+async def test_rows_that_were_parked_are_learned_after_all_though_later_ones_were(
+    engine: TrainerEngine, bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = make_switch_rows(20, part_hint="train")
+    # Two messages, as the bus takes none twice within minutes and the rows are sent again as one.
+    await teach(bus, engine, rows[:10], rows[10:])
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object, **__: object) -> None:
+            raise DivergedError("the loss is nan")
+
+        patch.setattr(round_module, "learn_generator", fail)
+        for _ in range(2):
+            await run_round(engine)
+    await teach(bus, engine, make_switch_rows(20, seed=1, part_hint="train"))
+    await promote(bus, (await run_round(engine)).id)
+    assert (await engine.read_status()).queue_size == 0
+    with pytest.raises(NotFoundError, match="poems"):
+        await engine.unpark("poems")
+    assert len(await engine.unpark("switch")) == 20
+    status = await engine.read_status()
+    assert (status.queue_size, status.parked) == (20, Parked(0, ""))
+    done = await run_round(engine)
+    assert done.result["new_rows"] == 20
+    await promote(bus, done.id)
+    # And nothing is left of it, though no other message came.
+    assert (await engine.read_status()).queue_size == 0
+    with pytest.raises(PreconditionError, match="nothing to train on"):
+        await engine.train()
 
 
 async def test_exam_rows_alone_are_nothing_to_train_on(engine: TrainerEngine, bus: Bus) -> None:

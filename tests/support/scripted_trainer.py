@@ -17,8 +17,8 @@ class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
     """`dev` are the rows it hands out; `duplicates` and `near_exam` queries that it knows; `job` what a round is.
 
     `asked` are the request ids of the rounds that were asked for, `stopped` what was to be stopped; `refusal` is raised
-    instead of starting a round. `known_requests` can be forgotten. `gates` holds a call of that name back ("train",
-    "check") until the event is set.
+    instead of starting a round. `known_requests` can be forgotten; `parked` counts by category. `gates` holds a call of
+    that name back ("train", "check") until the event is set.
     """
 
     dev: list[Example] = field(default_factory=list)
@@ -33,6 +33,7 @@ class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
     gates: dict[str, asyncio.Event] = field(default_factory=dict)
     known_requests: set[str] = field(default_factory=set)
     forgotten: list[str] = field(default_factory=list)
+    parked: dict[str, int] = field(default_factory=dict)
 
     async def Train(self, request: trainer_pb2.TrainRequest, context: Any) -> trainer_pb2.TrainResponse:
         self.asked.append(request.request_id)
@@ -87,6 +88,16 @@ class ScriptedTrainer(trainer_pb2_grpc.TrainerServiceServicer):
         if request.id not in self.known_requests:
             raise NotFoundError(f"no example of {request.id}")
         return trainer_pb2.ForgetExamplesResponse(examples=["e1"], messages=1, rollouts=2, releases=["R1"])
+
+    async def UnparkExamples(
+        self, request: trainer_pb2.UnparkExamplesRequest, context: Any
+    ) -> trainer_pb2.UnparkExamplesResponse:
+        found = {name: rows for name, rows in self.parked.items() if request.category in ("", name)}
+        if not found:
+            raise NotFoundError("no example is parked")
+        for name in found:
+            del self.parked[name]
+        return trainer_pb2.UnparkExamplesResponse(examples=sum(found.values()), categories=sorted(found))
 
     async def _pass(self, name: str) -> None:
         if gate := self.gates.get(name):

@@ -165,6 +165,10 @@ class AsyncClient:
         """Remove what a query (by its id) or an example left in log, ledger, spool and indexes."""
         return await self._run(calls.forget_request(request), timeout)
 
+    async def unpark_examples(self, category: str = "", *, timeout: float | None = None) -> states.Unparked:
+        """Queue examples again that are parked since rounds failed on them, of one category or all ("")."""
+        return await self._run(calls.unpark_examples(category), timeout)
+
     async def pin_release(self, release: str, *, pinned: bool = True, timeout: float | None = None) -> states.Release:
         """Keep a release, or stop keeping it."""
         return await self._run(calls.pin_release(release, pinned=pinned), timeout)

@@ -211,6 +211,12 @@ def forget_request(request: str) -> Call[states.Forgotten]:
     return _call("ForgetRequest", message, reply, states.Forgotten, timeout=ASK_SECONDS, idempotent=True)
 
 
+def unpark_examples(category: str) -> Call[states.Unparked]:
+    """Queue parked examples again, of one category or all ("")."""
+    message, reply = pb.GatewayServiceUnparkExamplesRequest(category=category), pb.GatewayServiceUnparkExamplesResponse
+    return _call("UnparkExamples", message, reply, states.Unparked, timeout=ASK_SECONDS)
+
+
 def get_status() -> Call[states.Status]:
     """State of the whole."""
     request, reply = pb.GetStatusRequest(), pb.GetStatusResponse

@@ -164,6 +164,10 @@ class Client:
         """Remove what a query (by its id) or an example left in log, ledger, spool and indexes."""
         return self._run(calls.forget_request(request), timeout)
 
+    def unpark_examples(self, category: str = "", *, timeout: float | None = None) -> states.Unparked:
+        """Queue examples again that are parked since rounds failed on them, of one category or all ("")."""
+        return self._run(calls.unpark_examples(category), timeout)
+
     def pin_release(self, release: str, *, pinned: bool = True, timeout: float | None = None) -> states.Release:
         """Keep a release, or stop keeping it."""
         return self._run(calls.pin_release(release, pinned=pinned), timeout)

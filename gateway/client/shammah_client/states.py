@@ -82,6 +82,14 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unparked:
+    """How many examples are queued again, and their categories."""
+
+    examples: int
+    categories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One part of the whole: router, generator, validator, trainer, nats or teacher."""
 

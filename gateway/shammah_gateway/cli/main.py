@@ -290,6 +290,15 @@ def forget(request: Annotated[str, typer.Argument(help="id of a query or of an e
         out.print(f"releases that learned from it: {', '.join(answer.releases)}; the next round renews the indexes")
 
 
+@app.command()
+@named_errors
+def unpark(category: Annotated[str, typer.Argument(help="only examples of this category; default: all")] = "") -> None:
+    """Queue examples again that are parked since two rounds in a row failed on them; the next round learns them."""
+    asked = gateway_pb2.GatewayServiceUnparkExamplesRequest(category=category)
+    answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.UnparkExamples, asked, timeout=60))
+    out.print(f"queued again: {answer.examples} examples of {', '.join(answer.categories)}", markup=False)
+
+
 add_consent(app, lambda: State.data_dir)
 add_teach(app, lambda: State.data_dir)
 

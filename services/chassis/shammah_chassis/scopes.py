@@ -35,6 +35,7 @@ _GATEWAY = {
     "PinRelease": "admin",
     "GetStatus": "analyze",
     "ForgetRequest": "admin",
+    "UnparkExamples": "admin",
 }
 _INTERNAL = {
     "RouterService": ("Route",),
@@ -43,7 +44,7 @@ _INTERNAL = {
     "ModelService": ("ListVersions", "WatchVersions"),
     "TrainerService": (
         *("Train", "GetTrainJob", "StopTrain", "Status"),
-        *("SampleExamples", "CheckExamples", "ForgetExamples"),
+        *("SampleExamples", "CheckExamples", "ForgetExamples", "UnparkExamples"),
     ),
 }
 METHOD_SCOPES: Mapping[str, str] = {

@@ -15,10 +15,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
 from shammah_chassis.artifacts import ArtifactStore, open_store
 from shammah_chassis.bus import Bus
-from shammah_chassis.errors import InvalidInputError, NotFoundError, ShammahError, UnavailableError
+from shammah_chassis.errors import NotFoundError, ShammahError, UnavailableError
 from shammah_chassis.examples import Example
 from shammah_chassis.lease import Lease
 from shammah_chassis.settings import read_secret
@@ -27,6 +26,7 @@ from shammah_chassis.ulid import new_ulid
 
 from shammah_trainer.base_models import find_models_dir, pull
 from shammah_trainer.config import TrainerSettings
+from shammah_trainer.device import choose_device
 from shammah_trainer.forget import (
     Erasure,
     Forgotten,
@@ -50,6 +50,7 @@ from shammah_trainer.round_plan import count_due
 from shammah_trainer.runner import Runner, RunnerParts
 from shammah_trainer.samples import draw_samples
 from shammah_trainer.triggers import Triggers
+from shammah_trainer.unparking import send_again, unpark_rows
 
 T = TypeVar("T")
 _LOG = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class TrainerEngine:
     def __init__(self, settings: TrainerSettings) -> None:
         """Nothing happens yet."""
         self._settings = settings
-        self.device = _choose_device(settings.device)
+        self.device = choose_device(settings.device)
         self._jobs = JobBook()
         self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="round")
@@ -216,6 +217,13 @@ class TrainerEngine:
         store = self._need(self._store)
         releases = [await store.get_release(release) for release in await store.list_releases()]
         return Erasure(forgotten, name_releases(forgotten, releases))
+
+    async def unpark(self, category: str = "") -> list[Example]:
+        """Queue what is parked again, see `unpark_rows`."""
+        ledger, bus = self._need(self._ledger), self._need(self._bus)
+        envelopes = await self._in_ledger(lambda: unpark_rows(ledger, category))
+        await send_again(bus, envelopes)
+        return [example for envelope in envelopes for example in envelope.examples]
 
     async def check(self, examples: Sequence[Example]) -> list[Outcome]:
         """Say what ingestion would do with each example, without doing it."""
@@ -388,11 +396,3 @@ class TrainerEngine:
 def _note(job: TrainJob, stage: str, fraction: float) -> None:
     if not job.ended.is_set():
         job.stage, job.progress = stage, max(job.progress, fraction)
-
-
-def _choose_device(wanted: str) -> str:
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InvalidInputError("device is 'cuda' but torch sees none; allowed here: 'auto', 'cpu'")
-    return wanted

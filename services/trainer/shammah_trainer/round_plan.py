@@ -60,14 +60,18 @@ class PlanLimits:
 def make_plan(ledger: Ledger, *, champion_position: int, limits: PlanLimits, seed: int) -> RoundPlan:
     """Choose the rows of the next round. `new` is empty when the champion has learned from everything."""
     fresh = ledger.rows("part = 'train' AND sequence > ? AND trained = 0", (champion_position,))
+    # What was parked has come back to a later place than its arrival.
+    fresh.sort(key=lambda row: row.sequence)
     # Rows of rounds that were held are tried again; the newest of them, as the older ones had their chances.
     retried = ledger.rows("part = 'train' AND sequence > ? AND trained > 0", (champion_position,))
     retried = retried[max(0, len(retried) - limits.retried_rows) :]
     position = ledger.read_meta("sequence")
     if len(fresh) > limits.fresh_rows:
         # Whole messages only: the position must not fall between two rows of one.
-        position = fresh[limits.fresh_rows - 1].sequence
-        fresh = [row for row in fresh if row.sequence <= position]
+        last = fresh[limits.fresh_rows - 1].sequence
+        fresh = [row for row in fresh if row.sequence <= last]
+        # Places that were not read yet are of messages to come too.
+        position = min(position, last)
     new = tuple(fresh + [row for row in retried if row.sequence <= position])
     return RoundPlan(
         new=new,

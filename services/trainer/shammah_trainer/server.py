@@ -138,6 +138,16 @@ class TrainerServicer(trainer_pb2_grpc.TrainerServiceServicer):
             releases=erasure.releases,
         )
 
+    async def UnparkExamples(
+        self,
+        request: trainer_pb2.UnparkExamplesRequest,
+        context: aio.ServicerContext[trainer_pb2.UnparkExamplesRequest, trainer_pb2.UnparkExamplesResponse],
+    ) -> trainer_pb2.UnparkExamplesResponse:
+        """Queue parked examples again."""
+        queued = await self._engine.unpark(request.category)
+        categories = sorted({example.category for example in queued})
+        return trainer_pb2.UnparkExamplesResponse(examples=len(queued), categories=categories)
+
 
 async def build(settings: TrainerSettings) -> ServiceParts:
     """Put the trainer together; it goes on starting in the background."""

@@ -81,12 +81,15 @@ async def test_every_call_reaches_its_method_with_a_deadline(gateway: ScriptedGa
     await ask("promote_release", "b", force=True)
     await ask("rollback_release")
     assert (await ask("pin_release", "b")).pinned
+    gateway.replies["UnparkExamples"] = pb.GatewayServiceUnparkExamplesResponse(examples=3, categories=["poems"])
+    assert (await ask("unpark_examples", "poems")).categories == ("poems",)
     assert (await ask("get_status")).money is None
     asked = dict(gateway.asked)
-    assert len(asked) == len(gateway.asked) == 13
+    assert len(asked) == len(gateway.asked) == 14
     assert asked["CompareResponses"].teacher_response == "y"  # type: ignore[attr-defined]
     assert asked["AnalyzeModel"].example_budget == 90  # type: ignore[attr-defined]
     assert asked["GetJob"].wait_seconds == 25  # type: ignore[attr-defined]
+    assert asked["UnparkExamples"].category == "poems"  # type: ignore[attr-defined]
     assert asked["PromoteRelease"].force and asked["PinRelease"].pinned  # type: ignore[attr-defined]
     for (method, _), left in zip(gateway.asked, gateway.seconds_left, strict=True):
         assert (300 < left <= 331) if method in ("PromoteRelease", "RollbackRelease") else (0 < left <= 121)

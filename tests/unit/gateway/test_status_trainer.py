@@ -10,7 +10,9 @@ from shammah.v1 import trainer_pb2
 from shammah_gateway.status import _ask_trainer
 
 
-@pytest.mark.parametrize(("parked", "told"), [(0, "3 of 32 examples wait"), (8, "8 parked: the loss is nan")])
+@pytest.mark.parametrize(
+    ("parked", "told"), [(0, "3 of 32 examples wait"), (8, "8 parked (shammah unpark): the loss is nan")]
+)
 async def test_examples_that_are_parked_are_told_with_their_reason(parked: int, told: str) -> None:
     async def status() -> trainer_pb2.StatusResponse:
         reason = "the loss is nan" if parked else ""

@@ -111,6 +111,11 @@ class GatewayServiceStub:
                 request_serializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.FromString,
                 _registered_method=True)
+        self.UnparkExamples = channel.unary_unary(
+                '/shammah.v1.GatewayService/UnparkExamples',
+                request_serializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -223,6 +228,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UnparkExamples(self, request, context):
+        """Put examples into the queue again that are parked since rounds failed on them. Scope: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -300,6 +312,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.ForgetRequest,
                     request_deserializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.SerializeToString,
+            ),
+            'UnparkExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnparkExamples,
+                    request_deserializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -709,6 +726,33 @@ class GatewayService:
             '/shammah.v1.GatewayService/ForgetRequest',
             shammah_dot_v1_dot_gateway__pb2.ForgetRequestRequest.SerializeToString,
             shammah_dot_v1_dot_gateway__pb2.ForgetRequestResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnparkExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.GatewayService/UnparkExamples',
+            shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.SerializeToString,
+            shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -65,6 +65,8 @@ class GatewayServiceStub:
     """The state of the whole. Scope: analyze."""
     ForgetRequest: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.ForgetRequestRequest, _gateway_pb2.ForgetRequestResponse]
     """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
+    UnparkExamples: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GatewayServiceUnparkExamplesRequest, _gateway_pb2.GatewayServiceUnparkExamplesResponse]
+    """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -103,6 +105,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """The state of the whole. Scope: analyze."""
     ForgetRequest: _aio.UnaryUnaryMultiCallable[_gateway_pb2.ForgetRequestRequest, _gateway_pb2.ForgetRequestResponse]  # type: ignore[assignment]
     """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
+    UnparkExamples: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GatewayServiceUnparkExamplesRequest, _gateway_pb2.GatewayServiceUnparkExamplesResponse]  # type: ignore[assignment]
+    """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
@@ -228,5 +232,13 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.ForgetRequestResponse, _abc.Awaitable[_gateway_pb2.ForgetRequestResponse]]:
         """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
+
+    @_abc_1.abstractmethod
+    def UnparkExamples(
+        self,
+        request: _gateway_pb2.GatewayServiceUnparkExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.GatewayServiceUnparkExamplesResponse, _abc.Awaitable[_gateway_pb2.GatewayServiceUnparkExamplesResponse]]:
+        """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

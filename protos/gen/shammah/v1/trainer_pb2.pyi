@@ -401,6 +401,51 @@ class ForgetExamplesResponse(_message.Message):
 Global___ForgetExamplesResponse: _TypeAlias = ForgetExamplesResponse  # noqa: Y015
 
 @_typing.final
+class UnparkExamplesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CATEGORY_FIELD_NUMBER: _builtins.int
+    category: _builtins.str
+    """Only those of this category; empty: all."""
+    def __init__(
+        self,
+        *,
+        category: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnparkExamplesRequest: _TypeAlias = UnparkExamplesRequest  # noqa: Y015
+
+@_typing.final
+class UnparkExamplesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXAMPLES_FIELD_NUMBER: _builtins.int
+    CATEGORIES_FIELD_NUMBER: _builtins.int
+    examples: _builtins.int
+    @_builtins.property
+    def categories(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that they are of."""
+
+    def __init__(
+        self,
+        *,
+        examples: _builtins.int = ...,
+        categories: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["categories", b"categories", "examples", b"examples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnparkExamplesResponse: _TypeAlias = UnparkExamplesResponse  # noqa: Y015
+
+@_typing.final
 class CheckExamplesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -70,6 +70,11 @@ class TrainerServiceStub:
                 request_serializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.FromString,
                 _registered_method=True)
+        self.UnparkExamples = channel.unary_unary(
+                '/shammah.v1.TrainerService/UnparkExamples',
+                request_serializer=shammah_dot_v1_dot_trainer__pb2.UnparkExamplesRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_trainer__pb2.UnparkExamplesResponse.FromString,
+                _registered_method=True)
 
 
 class TrainerServiceServicer:
@@ -125,6 +130,13 @@ class TrainerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UnparkExamples(self, request, context):
+        """Put parked examples into the queue again; NOT_FOUND when none is parked.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TrainerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -162,6 +174,11 @@ def add_TrainerServiceServicer_to_server(servicer, server):
                     servicer.ForgetExamples,
                     request_deserializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.SerializeToString,
+            ),
+            'UnparkExamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnparkExamples,
+                    request_deserializer=shammah_dot_v1_dot_trainer__pb2.UnparkExamplesRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_trainer__pb2.UnparkExamplesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +371,33 @@ class TrainerService:
             '/shammah.v1.TrainerService/ForgetExamples',
             shammah_dot_v1_dot_trainer__pb2.ForgetExamplesRequest.SerializeToString,
             shammah_dot_v1_dot_trainer__pb2.ForgetExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnparkExamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.TrainerService/UnparkExamples',
+            shammah_dot_v1_dot_trainer__pb2.UnparkExamplesRequest.SerializeToString,
+            shammah_dot_v1_dot_trainer__pb2.UnparkExamplesResponse.FromString,
             options,
             channel_credentials,
             insecure,

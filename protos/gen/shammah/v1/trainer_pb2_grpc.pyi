@@ -47,6 +47,8 @@ class TrainerServiceStub:
     """Say what ingestion would do with each text, without doing it."""
     ForgetExamples: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.ForgetExamplesRequest, _trainer_pb2.ForgetExamplesResponse]
     """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
+    UnparkExamples: _grpc.UnaryUnaryMultiCallable[_trainer_pb2.UnparkExamplesRequest, _trainer_pb2.UnparkExamplesResponse]
+    """Put parked examples into the queue again; NOT_FOUND when none is parked."""
 
 @_typing.type_check_only
 class TrainerServiceAsyncStub(TrainerServiceStub):
@@ -67,6 +69,8 @@ class TrainerServiceAsyncStub(TrainerServiceStub):
     """Say what ingestion would do with each text, without doing it."""
     ForgetExamples: _aio.UnaryUnaryMultiCallable[_trainer_pb2.ForgetExamplesRequest, _trainer_pb2.ForgetExamplesResponse]  # type: ignore[assignment]
     """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
+    UnparkExamples: _aio.UnaryUnaryMultiCallable[_trainer_pb2.UnparkExamplesRequest, _trainer_pb2.UnparkExamplesResponse]  # type: ignore[assignment]
+    """Put parked examples into the queue again; NOT_FOUND when none is parked."""
 
 class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Serves the trainer."""
@@ -126,5 +130,13 @@ class TrainerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_trainer_pb2.ForgetExamplesResponse, _abc.Awaitable[_trainer_pb2.ForgetExamplesResponse]]:
         """Remove what a request left in log and ledger; NOT_FOUND when there is nothing of it."""
+
+    @_abc_1.abstractmethod
+    def UnparkExamples(
+        self,
+        request: _trainer_pb2.UnparkExamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_trainer_pb2.UnparkExamplesResponse, _abc.Awaitable[_trainer_pb2.UnparkExamplesResponse]]:
+        """Put parked examples into the queue again; NOT_FOUND when none is parked."""
 
 def add_TrainerServiceServicer_to_server(servicer: TrainerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
