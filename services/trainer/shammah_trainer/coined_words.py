@@ -17,6 +17,7 @@ _WORD = re.compile(r"[^\W\d_]{4,}")
 _MOST_SEEN = 2  # queries that a rare word is in
 _FEWEST = 20  # rare words of a category, under which coined ones would be a list again
 _LEAST_PART = 2  # letters of each of the two words
+_TRIES = 4
 
 
 class Coiner:
@@ -37,11 +38,12 @@ class Coiner:
     def _coin_word(self, word: str, rng: random.Random) -> str:
         if word.lower() not in self._known:
             return word
-        head, tail = rng.choice(self._rare), rng.choice(self._rare)
-        made = (
-            head[: rng.randint(_LEAST_PART, len(head) - _LEAST_PART)]
-            + tail[rng.randint(_LEAST_PART, len(tail) - _LEAST_PART) :]
-        )
+        made = next((new for _ in range(_TRIES) if (new := self._join_two(rng)) not in self._known), word.lower())
         if word.istitle():
             return made.title()
         return made.upper() if word.isupper() else made
+
+    def _join_two(self, rng: random.Random) -> str:
+        head, tail = rng.sample(self._rare, 2)
+        cut = rng.randint(_LEAST_PART, len(head) - _LEAST_PART)
+        return head[:cut] + tail[rng.randint(_LEAST_PART, len(tail) - _LEAST_PART) :]

@@ -10,6 +10,8 @@ from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.examples import Example, Message, Provenance
 from shammah_chassis.text import normalise_query
 from shammah_trainer.hyper import SftHyper, check_hyper
+from shammah_trainer.ledger import LedgerRow
+from shammah_trainer.training_rows import make_rows
 from shammah_trainer.word_dropout import drop_words
 
 WORDS = ["Message:", "see", "you", "in", "a", "bit", "then"]
@@ -68,3 +70,33 @@ def test_only_labels_vary_and_one_word_is_kept() -> None:
 def test_a_share_out_of_its_range_is_refused(value: float) -> None:
     with pytest.raises(InvalidInputError, match="word_dropout"):
         check_hyper(SftHyper(word_dropout=value))
+
+
+def test_what_is_copied_has_further_rows_with_other_values_in_each_epoch() -> None:
+    names = [*(head + tail for head in ("Du", "Blu", "Her", "Ru") for tail in ("ne", "es", "mours", "lo", "ra")), "Low"]
+    rows = [ledger_row(f"play {name}", f'{{"track": "{name}"}}', number) for number, name in enumerate(names)]
+    further = make_rows(rows, SftHyper(epochs=3, copied=2), taken={"play low"})
+    assert {made.source for made in further} == set(range(len(names))) and len(further) == 2 * len(names)
+    assert sum(len(made.variants) == 2 for made in further) > len(names)
+    for made in further:
+        turns = [made.row.example, *made.variants]
+        assert len(turns) == len({turn.query_text for turn in turns}) <= 3  # one for each epoch
+        for turn in turns:
+            assert turn.response == f'{{"track": "{turn.query_text.removeprefix("play ")}"}}'
+            assert turn.query_text not in ("play Low", rows[made.source].example.query_text)
+
+
+def test_no_further_rows_unless_they_are_asked_for() -> None:
+    rows = [ledger_row("play Dune", '{"track": "Dune"}', 1), ledger_row("play Low", '{"track": "Low"}', 2)]
+    assert make_rows(rows, SftHyper(), taken=()) == []
+
+
+def ledger_row(query: str, response: str, sequence: int) -> LedgerRow:
+    example = Example(
+        query=(Message("user", query),),
+        response=response,
+        category="calls",
+        grader="json",
+        provenance=Provenance(origin="dataset"),
+    )
+    return LedgerRow(str(sequence), sequence, "train", "calls", str(sequence), False, 1.0, 0, example)
