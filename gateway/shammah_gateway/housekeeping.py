@@ -1,4 +1,4 @@
-"""Checkpoints every hundred queries, the clearing of the store, and telling what is withdrawn. It serves nothing."""
+"""Checkpoints every hundred queries, clearing the store, telling and hearing what is withdrawn. It serves nothing."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from shammah_chassis.artifacts import ArtifactStore
 from shammah_chassis.checkpoints import Checkpoint
@@ -82,7 +83,7 @@ class Housekeeper:
 
     async def _run(self) -> None:
         while True:
-            for work in (self._tell, self._keep):
+            for work in (self._tell, self._hear, self._keep):
                 await _guard(work)
             await self._releases.changed.wait(LOOK_SECONDS)
 
@@ -90,6 +91,17 @@ class Housekeeper:
         release = self._releases.champion()
         if release is not None:
             await self._teller.tell(release)
+
+    async def _hear(self) -> None:
+        """Hear of each release that may be served: also those which a query can name, or a rollback go to at once."""
+        champion = self._releases.champion()
+        if champion is None:
+            return
+        for name in dict.fromkeys((champion.id, *self._releases.wanted.releases)):
+            await _guard(partial(self._hear_of, name))
+
+    async def _hear_of(self, name: str) -> None:
+        await self._teller.hear(await self._releases.find(name))
 
     async def _keep(self) -> None:
         if self._monitor.queries - self._at >= CHECKPOINT_QUERIES:

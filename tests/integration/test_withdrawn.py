@@ -1,4 +1,4 @@
-"""What audits withdraw of the champion comes from the gateways over the bus to the trainer's gate."""
+"""What audits withdraw of a release comes from a gateway over the bus to the other gateways and the trainer's gate."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from shammah.v1 import gateway_pb2 as pb
 from shammah_chassis.bus import Bus
 from shammah_chassis.directory_store import DirectoryStore
-from shammah_chassis.errors import ArtifactError
+from shammah_chassis.errors import ArtifactError, UnavailableError
 from shammah_chassis.releases import Release
 from shammah_chassis.withdrawn import add_withdrawn, read_withdrawn
 from shammah_gateway import housekeeping
@@ -17,7 +18,7 @@ from shammah_gateway.promise.telling import WithdrawalTeller
 from shammah_gateway.promise.watch import PromiseWatch
 from shammah_trainer.engine import TrainerEngine
 from support.gateway import make_release
-from support.gateway_world import World
+from support.gateway_world import World, call
 from support.rounds import EXAM, TAUGHT, promote, teach
 from support.services import until_async
 from support.trainer import make_switch_rows, run_round
@@ -77,6 +78,44 @@ async def test_a_promise_that_breaks_in_a_running_gateway_is_told(quick: None, w
         return await read_withdrawn(world.bus, world.first.id) == {"capitals"}
 
     await until_async(is_told)
+
+
+async def test_what_another_gateway_withdrew_is_forwarded_by_a_running_one(quick: None, world: World) -> None:
+    certified = next(name for name, policy in world.first.categories.items() if policy.threshold is not None)
+    assert world.gateway.watch.threshold(world.first, certified) is not None
+    await add_withdrawn(world.bus, world.first.id, {certified})
+
+    async def is_forwarded() -> bool:
+        return world.gateway.watch.reason(world.first, certified) == "withdrawn"
+
+    await until_async(is_forwarded)
+    status = await call(world.stub.GetStatus(pb.GetStatusRequest()))
+    assert any("another gateway" in warning and certified in warning for warning in status.warnings)
+    assert {row.category: row.state for row in status.categories}[certified] == "withdrawn"
+
+
+async def test_a_key_that_is_broken_or_gone_and_a_bus_that_is_away_take_nothing_back(bus: Bus, tmp_path: Path) -> None:
+    release = make_release()
+    watch = PromiseWatch(PromiseBook(tmp_path / "promise.json"))
+    teller, certified = WithdrawalTeller(bus, watch), "capitals"
+    await teller.hear(release)
+    assert watch.threshold(release, certified) is not None
+    await add_withdrawn(bus, release.id, {certified})
+    await teller.hear(release)
+    assert watch.threshold(release, certified) is None
+    entry = await bus.kv_get(KEY + release.id)
+    assert entry is not None
+    revision = await bus.kv_update(KEY + release.id, "no JSON", entry.revision)
+    with pytest.raises(ArtifactError):
+        await teller.hear(release)
+    assert watch.threshold(release, certified) is None
+    await bus.kv_update(KEY + release.id, '{"categories": []}', revision)
+    await teller.hear(release)
+    assert watch.threshold(release, certified) is None
+    await bus.close()
+    with pytest.raises(UnavailableError):
+        await teller.hear(release)
+    assert watch.threshold(release, certified) is None
 
 
 @pytest.mark.parametrize("told", [True, False])

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 class Kept:
     """What was kept of a release; nothing of one that is new.
 
+    `withdrawn` by audits of this gateway, `elsewhere` by those of others.
     `drifted`: stability index of the categories whose scores had drifted. `mix`: queries of each category in the first
     window under the release; `mix_drift` is the index of the mix, 0 while it has not drifted.
     """
@@ -37,6 +38,7 @@ class Kept:
     since: float = 0.0
     evidence: dict[str, Evidence] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     drifted: dict[str, float] = field(default_factory=dict)
     mix: dict[str, int] = field(default_factory=dict)
     mix_drift: float = 0.0
@@ -121,7 +123,11 @@ class PromiseBook:
 
 def _last(rows: Mapping[str, Any]) -> dict[str, Any]:
     """Return the rows that are kept, in their order: the last written, and the last that broke a promise."""
-    broken = [release for release, row in rows.items() if isinstance(row, dict) and row.get("withdrawn")]
+    broken = [
+        release
+        for release, row in rows.items()
+        if isinstance(row, dict) and (row.get("withdrawn") or row.get("elsewhere"))
+    ]
     keep = {*list(rows)[-RELEASES:], *broken[-BROKEN:]}
     return {release: row for release, row in rows.items() if release in keep}
 
@@ -134,6 +140,7 @@ def _parse(row: Mapping[str, Any]) -> Kept:
         since=float(row["since"]),
         evidence=evidence,
         withdrawn=set(row["withdrawn"]),
+        elsewhere=set(row.get("elsewhere", ())),
         drifted={str(name): float(index) for name, index in row.get("drifted", {}).items()},
         mix={str(name): int(count) for name, count in row.get("mix", {}).items()},
         mix_drift=float(row.get("mix_drift", 0.0)),
@@ -148,6 +155,7 @@ def _plain(kept: Kept) -> dict[str, Any]:
             for name, entry in kept.evidence.items()
         },
         "withdrawn": sorted(kept.withdrawn),
+        "elsewhere": sorted(kept.elsewhere),
         "drifted": kept.drifted,
         "mix": kept.mix,
         "mix_drift": kept.mix_drift,

@@ -1,6 +1,7 @@
 """The watch over the champion's promise: audits that break it, drift that makes it doubtful, what may be served then.
 
-- A category whose audits reject "at most alpha is bad" is withdrawn: forwarded until another release serves.
+- A category whose audits reject "at most alpha is bad" is withdrawn: forwarded until another release serves. So is one
+  that another gateway's audits withdrew.
 - Drift of a category's scores, or of the mix of all queries, tightens: served is what the exam proved for half of alpha
   (a rung of the release's ladder), nothing where it proved nothing that strict.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -51,6 +52,7 @@ class _Watched:
     began: float
     evidence: dict[str, Evidence] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)
     scores: dict[str, ScoreDrift] = field(default_factory=dict)
     served: dict[str, int] = field(default_factory=dict)
     mix: MixDrift = field(default_factory=MixDrift)
@@ -69,6 +71,7 @@ class _Watched:
             since=self.since,
             evidence=self.evidence,
             withdrawn=self.withdrawn,
+            elsewhere=self.elsewhere,
             drifted={name: drift.index for name, drift in self.scores.items() if drift.drifted},
             mix=dict(self.mix.reference) if full else {},
             mix_drift=self.mix.index if self.mix.drifted else 0.0,
@@ -132,6 +135,14 @@ class PromiseWatch:
             watched.withdrawn.add(category)
         self._keep(watched)
 
+    def note_elsewhere(self, release: Release, categories: Set[str]) -> None:
+        """Withdraw what audits of other gateways withdrew of a release; what is not named stays as it is."""
+        watched = self._watch(release)
+        news = categories - watched.withdrawn - watched.elsewhere
+        if news:
+            watched.elsewhere.update(news)
+            self._keep(watched)
+
     def describe(self, release: Release, category: str, *, audit_rate: float) -> CategoryWatch:
         """Return what is known of a category of the champion."""
         watched = self._watch(release)
@@ -150,7 +161,7 @@ class PromiseWatch:
         )
 
     def withdrawn(self, release: Release) -> frozenset[str]:
-        """Return the categories of a release whose promise audits broke, as far as is known."""
+        """Return the categories of a release whose promise this gateway's audits broke, as far as is known."""
         return frozenset(self._watch(release).withdrawn)
 
     def alarms(self, release: Release) -> list[str]:
@@ -160,6 +171,11 @@ class PromiseWatch:
             f"the promise is broken in {name!r}: {watched.evidence[name].bad} of {watched.evidence[name].audits} "
             "audits were bad; it is forwarded until another release serves"
             for name in sorted(watched.withdrawn)
+        ]
+        texts += [
+            f"the promise is broken in {name!r}: another gateway's audits found it; it is forwarded until another "
+            "release serves"
+            for name in sorted(watched.elsewhere - watched.withdrawn)
         ]
         if watched.unknown:
             texts.append("what was known of the promise can't be read: everything is forwarded until it can")
@@ -194,7 +210,7 @@ class PromiseWatch:
 
     def _is_withdrawn(self, release: Release, category: str) -> bool:
         watched = self._watch(release)
-        return watched.unknown or category in watched.withdrawn
+        return watched.unknown or category in watched.withdrawn or category in watched.elsewhere
 
     def _keep(self, watched: _Watched) -> None:
         if not watched.unknown:
@@ -225,4 +241,4 @@ def _begin(release: Release, kept: Kept, *, now: float) -> _Watched:
         if name in kept.drifted
     }
     mix = MixDrift(Counter(kept.mix), drifted=kept.mix_drift > 0, index=kept.mix_drift)
-    return _Watched(release, kept.since or now, now, kept.evidence, kept.withdrawn, scores, mix=mix)
+    return _Watched(release, kept.since or now, now, kept.evidence, kept.withdrawn, kept.elsewhere, scores, mix=mix)

@@ -23,16 +23,33 @@ from support.gateway import make_release
 
 
 class Teller:
-    """Notes of which champion it shall tell, and fails the time that is given."""
+    """Notes of which champion it shall tell and of what it shall hear, and fails the time that is given."""
 
     def __init__(self, fails_at: int = 0) -> None:
         self.told: list[str] = []
+        self.heard: list[str] = []
         self._fails_at = fails_at
 
     async def tell(self, champion: Release) -> None:
         self.told.append(champion.id)
         if len(self.told) == self._fails_at:
             raise UnavailableError("the bus is away")
+
+    async def hear(self, release: Release) -> None:
+        self.heard.append(release.id)
+
+
+def make_releases(release: Release, *others: Release) -> Any:
+    """Releases whose champion is the first; one that is wanted can't be read."""
+    known = {one.id: one for one in (release, *others)}
+
+    async def find(name: str) -> Release:
+        if name not in known:
+            raise ArtifactError(f"release {name} is damaged")
+        return known[name]
+
+    wanted = Wanted((release.id, "damaged", *(one.id for one in others)))
+    return SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None, wanted=wanted, find=find)
 
 
 def checkpoint(release: str) -> Checkpoint:
@@ -81,7 +98,7 @@ async def test_the_store_is_cleared_again_while_the_champion_stays_also_after_a_
     monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(housekeeping, "CLEAR_SECONDS", 0.02)
     release = make_release()
-    releases: Any = SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None)
+    releases = make_releases(release)
     keeper = Housekeeper(cast(Any, None), releases, Monitor(), cast(Any, Teller()))
     calls = 0
 
@@ -104,7 +121,7 @@ async def test_a_bus_that_is_away_keeps_no_store_from_being_cleared_and_what_is_
 ) -> None:
     monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
     release, teller = make_release(), Teller(fails_at=1)
-    releases: Any = SimpleNamespace(champion=lambda: release, changed=Changes(), desired=None)
+    releases = make_releases(release)
     keeper = Housekeeper(cast(Any, None), releases, Monitor(), cast(Any, teller))
     cleared = asyncio.Event()
 
@@ -119,3 +136,18 @@ async def test_a_bus_that_is_away_keeps_no_store_from_being_cleared_and_what_is_
             await asyncio.sleep(0.01)
     await keeper.close()
     assert set(teller.told) == {release.id}
+
+
+async def test_it_hears_of_every_release_that_may_be_served_though_one_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.01)
+    champion, previous, teller = make_release(), replace(make_release(), id=new_ulid()), Teller(fails_at=1)
+    releases = make_releases(champion, previous)
+    keeper = Housekeeper(cast(Any, None), releases, Monitor(), cast(Any, teller))
+    keeper.start()
+    async with asyncio.timeout(5):
+        while len(teller.heard) < 4:
+            await asyncio.sleep(0.01)
+    await keeper.close()
+    assert teller.heard[:4] == [champion.id, previous.id] * 2

@@ -237,3 +237,55 @@ def test_while_the_book_cannot_be_read_everything_is_forwarded_and_nothing_is_ov
     audit(again, other, good=30, bad=0)
     assert again.threshold(release, "spam") is None
     assert watch_at(path).threshold(release, "spam") is None
+
+
+def test_what_another_gateway_withdrew_is_forwarded_and_told_also_after_a_restart(path: Path) -> None:
+    watch, release = watch_at(path), make_release(tickets=SPAM)
+    audit(watch, release, good=30, bad=0)
+    watch.note_elsewhere(release, {"spam"})
+    for seen in (watch, watch_at(path)):
+        assert seen.threshold(release, "spam") is None
+        assert seen.reason(release, "spam") == "withdrawn"
+        assert seen.describe(release, "spam", audit_rate=0.02).state == "withdrawn"
+        (alarm,) = seen.alarms(release)
+        assert "'spam'" in alarm and "another gateway" in alarm
+        assert seen.threshold(release, "tickets") == 0.5
+        assert seen.threshold(make_release("01J0000000000000000000000B"), "spam") == 0.5
+
+
+def test_what_others_withdrew_is_added_to_and_never_taken_back(path: Path) -> None:
+    watch, release = watch_at(path), make_release(tickets=SPAM)
+    watch.note_elsewhere(release, {"spam"})
+    watch.note_elsewhere(release, frozenset())
+    watch.note_elsewhere(release, {"tickets"})
+    assert watch.threshold(release, "spam") is None and watch.threshold(release, "tickets") is None
+    # Audits of its own that break it are told with their figures, once.
+    audit(watch, release, good=20, bad=10)
+    assert [("another gateway" in alarm, "10 of 30" in alarm) for alarm in watch.alarms(release)] == [
+        (False, True),
+        (True, False),
+    ]
+    assert watch.withdrawn(release) == {"spam"}
+
+
+def test_what_others_withdrew_is_remembered_as_long_as_what_it_withdrew_itself(path: Path) -> None:
+    watch, pinned = watch_at(path), make_release()
+    watch.note_elsewhere(pinned, {"spam"})
+    for number in range(RELEASES + 8):
+        audit(watch, make_release(f"01J00000000000000000000{number:03d}"), good=30, bad=0)
+    for seen in (watch, watch_at(path)):
+        assert seen.threshold(pinned, "spam") is None
+
+
+def test_while_the_book_cannot_be_read_what_others_withdrew_does_not_overwrite_it(path: Path) -> None:
+    release = make_release(tickets=SPAM)
+    audit(watch_at(path), release, good=20, bad=10)
+    aside = path.rename(path.with_name("aside"))
+    path.mkdir()
+    again = watch_at(path)
+    again.note_elsewhere(release, {"tickets"})
+    path.rmdir()
+    aside.rename(path)
+    again.note_elsewhere(release, {"tickets"})
+    for seen in (again, watch_at(path)):
+        assert seen.threshold(release, "spam") is None and seen.threshold(release, "tickets") is None
