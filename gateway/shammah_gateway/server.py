@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.message import Message as Proto
 from shammah.v1 import gateway_pb2 as pb
 from shammah.v1 import gateway_pb2_grpc
+from shammah_chassis.errors import PreconditionError
 from shammah_chassis.releases import Release
 from shammah_chassis.scopes import current_caller
 
@@ -132,6 +133,15 @@ class GatewayServicer(gateway_pb2_grpc.GatewayServiceServicer):
             reply = await self._gateway.trainer.unpark(request.category)
             told.update(examples=reply.examples, categories=list(reply.categories))
         return pb.GatewayServiceUnparkExamplesResponse(examples=reply.examples, categories=reply.categories)
+
+    async def TakeCheckpoint(self, request: pb.TakeCheckpointRequest, context: Context) -> pb.TakeCheckpointResponse:
+        """Keep a checkpoint of now."""
+        async with self._noted("checkpoint", request) as told:
+            checkpoint = await self._gateway.housekeeper.take_checkpoint("on demand")
+            if checkpoint is None:
+                raise PreconditionError("no release serves yet: there is nothing to keep a checkpoint of")
+            told.update(checkpoint=checkpoint.id, release=checkpoint.release)
+        return pb.TakeCheckpointResponse(id=checkpoint.id, release=checkpoint.release)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         """State of the whole."""

@@ -119,6 +119,7 @@ async def test_every_rpc_has_its_scope(world: World) -> None:
         (world.guest.RollbackRelease, pb.RollbackReleaseRequest()),
         (world.guest.PinRelease, pb.PinReleaseRequest()),
         (world.guest.UnparkExamples, pb.GatewayServiceUnparkExamplesRequest()),
+        (world.guest.TakeCheckpoint, pb.TakeCheckpointRequest()),
         (world.guest.GetStatus, pb.GetStatusRequest()),
     ):
         with pytest.raises(ForbiddenError):

@@ -173,6 +173,10 @@ class AsyncClient:
         """Keep a release, or stop keeping it."""
         return await self._run(calls.pin_release(release, pinned=pinned), timeout)
 
+    async def take_checkpoint(self, *, timeout: float | None = None) -> states.CheckpointTaken:
+        """Keep a checkpoint of now: the release that serves, its position in the log, and the counters."""
+        return await self._run(calls.take_checkpoint(), timeout)
+
     async def get_status(self, *, timeout: float | None = None) -> states.Status:
         """Return the state of the whole."""
         return await self._run(calls.get_status(), timeout)

@@ -217,6 +217,12 @@ def unpark_examples(category: str) -> Call[states.Unparked]:
     return _call("UnparkExamples", message, reply, states.Unparked, timeout=ASK_SECONDS)
 
 
+def take_checkpoint() -> Call[states.CheckpointTaken]:
+    """Keep a checkpoint of now."""
+    request, reply = pb.TakeCheckpointRequest(), pb.TakeCheckpointResponse
+    return _call("TakeCheckpoint", request, reply, states.CheckpointTaken, timeout=QUICK_SECONDS)
+
+
 def get_status() -> Call[states.Status]:
     """State of the whole."""
     request, reply = pb.GetStatusRequest(), pb.GetStatusResponse

@@ -172,6 +172,10 @@ class Client:
         """Keep a release, or stop keeping it."""
         return self._run(calls.pin_release(release, pinned=pinned), timeout)
 
+    def take_checkpoint(self, *, timeout: float | None = None) -> states.CheckpointTaken:
+        """Keep a checkpoint of now: the release that serves, its position in the log, and the counters."""
+        return self._run(calls.take_checkpoint(), timeout)
+
     def get_status(self, *, timeout: float | None = None) -> states.Status:
         """Return the state of the whole."""
         return self._run(calls.get_status(), timeout)

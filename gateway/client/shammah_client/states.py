@@ -90,6 +90,14 @@ class Unparked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointTaken:
+    """A checkpoint that was taken, and the release that serves."""
+
+    id: str
+    release: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One part of the whole: router, generator, validator, trainer, nats or teacher."""
 

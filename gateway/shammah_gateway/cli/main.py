@@ -299,6 +299,15 @@ def unpark(category: Annotated[str, typer.Argument(help="only examples of this c
     out.print(f"queued again: {answer.examples} examples of {', '.join(answer.categories)}", markup=False)
 
 
+@app.command()
+@named_errors
+def checkpoint() -> None:
+    """Keep a checkpoint of now: the release that serves, its position in the log, and the counters."""
+    asked = gateway_pb2.TakeCheckpointRequest()
+    answer = run(find_connection(State.data_dir), lambda c: c.call(c.stub.TakeCheckpoint, asked, timeout=30))
+    out.print(f"checkpoint {answer.id} of release {answer.release}")
+
+
 add_consent(app, lambda: State.data_dir)
 add_teach(app, lambda: State.data_dir)
 

@@ -36,6 +36,7 @@ _GATEWAY = {
     "GetStatus": "analyze",
     "ForgetRequest": "admin",
     "UnparkExamples": "admin",
+    "TakeCheckpoint": "admin",
 }
 _INTERNAL = {
     "RouterService": ("Route",),

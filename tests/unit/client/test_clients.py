@@ -83,9 +83,12 @@ async def test_every_call_reaches_its_method_with_a_deadline(gateway: ScriptedGa
     assert (await ask("pin_release", "b")).pinned
     gateway.replies["UnparkExamples"] = pb.GatewayServiceUnparkExamplesResponse(examples=3, categories=["poems"])
     assert (await ask("unpark_examples", "poems")).categories == ("poems",)
+    gateway.replies["TakeCheckpoint"] = pb.TakeCheckpointResponse(id="c", release="b")
+    taken = await ask("take_checkpoint")
+    assert (taken.id, taken.release) == ("c", "b")
     assert (await ask("get_status")).money is None
     asked = dict(gateway.asked)
-    assert len(asked) == len(gateway.asked) == 14
+    assert len(asked) == len(gateway.asked) == 15
     assert asked["CompareResponses"].teacher_response == "y"  # type: ignore[attr-defined]
     assert asked["AnalyzeModel"].example_budget == 90  # type: ignore[attr-defined]
     assert asked["GetJob"].wait_seconds == 25  # type: ignore[attr-defined]

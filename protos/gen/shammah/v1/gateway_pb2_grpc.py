@@ -116,6 +116,11 @@ class GatewayServiceStub:
                 request_serializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.SerializeToString,
                 response_deserializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.FromString,
                 _registered_method=True)
+        self.TakeCheckpoint = channel.unary_unary(
+                '/shammah.v1.GatewayService/TakeCheckpoint',
+                request_serializer=shammah_dot_v1_dot_gateway__pb2.TakeCheckpointRequest.SerializeToString,
+                response_deserializer=shammah_dot_v1_dot_gateway__pb2.TakeCheckpointResponse.FromString,
+                _registered_method=True)
 
 
 class GatewayServiceServicer:
@@ -235,6 +240,13 @@ class GatewayServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeCheckpoint(self, request, context):
+        """Keep a checkpoint of what serves, with position and counters; FAILED_PRECONDITION while nothing does. Scope: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GatewayServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -317,6 +329,11 @@ def add_GatewayServiceServicer_to_server(servicer, server):
                     servicer.UnparkExamples,
                     request_deserializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.FromString,
                     response_serializer=shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.SerializeToString,
+            ),
+            'TakeCheckpoint': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeCheckpoint,
+                    request_deserializer=shammah_dot_v1_dot_gateway__pb2.TakeCheckpointRequest.FromString,
+                    response_serializer=shammah_dot_v1_dot_gateway__pb2.TakeCheckpointResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -753,6 +770,33 @@ class GatewayService:
             '/shammah.v1.GatewayService/UnparkExamples',
             shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesRequest.SerializeToString,
             shammah_dot_v1_dot_gateway__pb2.GatewayServiceUnparkExamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeCheckpoint(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/shammah.v1.GatewayService/TakeCheckpoint',
+            shammah_dot_v1_dot_gateway__pb2.TakeCheckpointRequest.SerializeToString,
+            shammah_dot_v1_dot_gateway__pb2.TakeCheckpointResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -67,6 +67,8 @@ class GatewayServiceStub:
     """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
     UnparkExamples: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.GatewayServiceUnparkExamplesRequest, _gateway_pb2.GatewayServiceUnparkExamplesResponse]
     """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
+    TakeCheckpoint: _grpc.UnaryUnaryMultiCallable[_gateway_pb2.TakeCheckpointRequest, _gateway_pb2.TakeCheckpointResponse]
+    """Keep a checkpoint of what serves, with position and counters; FAILED_PRECONDITION while nothing does. Scope: admin."""
 
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
@@ -107,6 +109,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Remove what a request left in log, ledger, spool and indexes; names the releases that learned from it. Scope: admin."""
     UnparkExamples: _aio.UnaryUnaryMultiCallable[_gateway_pb2.GatewayServiceUnparkExamplesRequest, _gateway_pb2.GatewayServiceUnparkExamplesResponse]  # type: ignore[assignment]
     """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
+    TakeCheckpoint: _aio.UnaryUnaryMultiCallable[_gateway_pb2.TakeCheckpointRequest, _gateway_pb2.TakeCheckpointResponse]  # type: ignore[assignment]
+    """Keep a checkpoint of what serves, with position and counters; FAILED_PRECONDITION while nothing does. Scope: admin."""
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """The front door for gRPC clients and the CLI. A long tool takes the metadata x-shammah-request-id (at most 128 printable
@@ -240,5 +244,13 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_pb2.GatewayServiceUnparkExamplesResponse, _abc.Awaitable[_gateway_pb2.GatewayServiceUnparkExamplesResponse]]:
         """Put examples into the queue again that are parked since rounds failed on them. Scope: admin."""
+
+    @_abc_1.abstractmethod
+    def TakeCheckpoint(
+        self,
+        request: _gateway_pb2.TakeCheckpointRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gateway_pb2.TakeCheckpointResponse, _abc.Awaitable[_gateway_pb2.TakeCheckpointResponse]]:
+        """Keep a checkpoint of what serves, with position and counters; FAILED_PRECONDITION while nothing does. Scope: admin."""
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
