@@ -79,9 +79,21 @@ class Learner:
     async def after_teacher(
         self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, toss: Toss, release: Release | None
     ) -> None:
-        """Record a teacher's answer; with the explore coin, let the student try first, in the background."""
+        """Record a teacher's answer; with the explore coin, let the student try first, in the background.
+
+        Raises nothing: whatever fault ends this, the answer is there, and somebody waits for it.
+        """
         if query.no_learn:
             return
+        try:
+            await self._take_told(query, answer, told, trial, toss, release)
+        except Exception:
+            self.monitor.lost_examples += 1
+            _log.exception("nothing is learned from an answer")
+
+    async def _take_told(
+        self, query: Query, answer: Answer, told: TeacherAnswer, trial: Trial, toss: Toss, release: Release | None
+    ) -> None:
         if not self._can_hold(told.text):
             return
         if (

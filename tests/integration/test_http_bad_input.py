@@ -17,6 +17,7 @@ from shammah_gateway.http.door import Door
 from shammah_gateway.http.serve import HttpServer
 from shammah_gateway.http.settings import HttpSettings
 from shammah_gateway.http.upstream import UpstreamClient
+from shammah_gateway.monitor import Monitor
 from shammah_gateway.teachers.breaker import Breaker, BreakerLimits
 from shammah_gateway.teachers.upstreams import Upstream, Upstreams
 from support.gateway import Bench
@@ -222,13 +223,40 @@ class TestHalfOfASurrogatePair:
         assert site.bench.sink.examples == []
 
 
+@pytest.mark.parametrize("fault", ["learning", "counting"])
+@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_fault_after_the_answer_neither_adds_to_it_nor_ends_the_connection(
-    web: aiohttp.ClientSession, site: Site, stream: bool
+    monkeypatch: pytest.MonkeyPatch, web: aiohttp.ClientSession, site: Site, stream: bool, path: str, fault: str
 ) -> None:
     site.forward()
-    site.bench.sink.error = RuntimeError("a fault of ours")
+    faults = 0
+
+    def fail(*_: object, **__: object) -> None:
+        nonlocal faults
+        faults += 1
+        raise RuntimeError("a fault of ours")
+
+    if fault == "learning":
+        monkeypatch.setattr(site.bench.sink, "record", fail)
+    else:
+        monkeypatch.setattr(Monitor, "add_answer", fail)
     # On one connection: a second answer to the first request would be taken for that of the next.
     for _ in range(3):
-        response, body = await post(web, site, request("shammah-auto", stream=stream))
+        response, body = await post(web, site, request("shammah-auto", stream=stream), path)
         assert response.status == 200 and body.endswith(b"\n\n" if stream else b"}") and b"internal" not in body
+        assert stream or site.stub.text.encode() in body
+    await until(lambda: faults == 3)
+    assert site.bench.monitor.lost_examples == (3 if fault == "learning" else 0)
+
+
+@pytest.mark.parametrize("path", [PATH, "/v1/chat/completions"])
+async def test_an_answer_of_a_teacher_that_takes_no_bytes_outlives_such_a_fault(
+    web: aiohttp.ClientSession, path: str
+) -> None:
+    async with serve_site(bytes_taken=False) as site:
+        site.forward()
+        site.bench.sink.error = RuntimeError("a fault of ours")
+        response, body = await post(web, site, request("shammah-auto"), path)
+        assert response.status == 200 and b"Paris" in body
+        assert (site.bench.monitor.forwarded, site.bench.monitor.lost_examples) == (1, 1)

@@ -118,7 +118,11 @@ class ChatCompletions:
         """Return a reply of an upstream that begins."""
 
         async def finish(captured: Captured) -> None:
-            await self._finish(forwarded, captured)
+            try:
+                await self._finish(forwarded, captured)
+            except Exception as error:
+                # A fault of ours, and only for the log: the caller's answer is there, or is on its way already.
+                self._door.tell(error, "openai", forwarded.call.number)
 
         opened = forwarded.opened
         if opened.fault is None and opened.reply.header("content-type").startswith(EVENT_STREAM):

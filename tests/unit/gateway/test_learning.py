@@ -170,7 +170,7 @@ async def test_a_query_that_must_not_be_learned_leaves_nothing() -> None:
     assert bench.sink.examples == []
 
 
-@pytest.mark.parametrize("error", [StorageFullError("full"), FileExistsError(17, "File exists")])
+@pytest.mark.parametrize("error", [StorageFullError("full"), FileExistsError(17, "File exists"), KeyError("a fault")])
 async def test_an_example_that_finds_no_room_is_counted_and_the_user_still_has_the_answer(error: Exception) -> None:
     bench = Bench(no_release=True)
     bench.sink.error = error
