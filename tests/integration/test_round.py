@@ -12,10 +12,11 @@ from shammah_chassis.directory_store import DirectoryStore
 from shammah_chassis.errors import PreconditionError
 from shammah_chassis.manifest import ROLES, verify_folder
 from shammah_chassis.releases import parse_wanted
+from shammah_trainer import evidence as evidence_module
+from shammah_trainer import round as round_module
 from shammah_trainer import sft as sft_module
 from shammah_trainer import soup as soup_module
 from shammah_trainer.engine import TrainerEngine
-from shammah_trainer.scorer import Scorer
 from support.rounds import EXAM, TAUGHT, champion_of, promote, teach, trained_counts
 from support.trainer import make_switch_rows, run_round, start_engine
 
@@ -105,13 +106,12 @@ async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
         recalled.append(len(replay))
         return sft_module.fine_tune(*arguments, replay=replay, **named)
 
-    def score_both(*arguments: Any, **named: Any) -> Any:
-        left_out.append(named["left_out"])
-        return real_score_both(*arguments, **named)
+    def leave_out(*arguments: Any, **named: Any) -> Any:
+        left_out.append(set(named))
+        return evidence_module.leave_out(*arguments, **named)
 
-    real_score_both = Scorer.score_both
     monkeypatch.setattr(soup_module, "fine_tune", fine_tune)
-    monkeypatch.setattr(Scorer, "score_both", score_both)
+    monkeypatch.setattr(round_module, "leave_out", leave_out)
     await teach(bus, engine, EXAM, TAUGHT)
     first = await run_round(engine)
     await promote(bus, first.id)
@@ -121,7 +121,7 @@ async def test_a_second_round_replays_old_rows_and_is_not_promoted_for_nothing(
     assert second.result["parent"] == first.id
     # Nothing is old in the first round; dev rows are scored by heads that have not seen them.
     assert recalled[0] == 0 < recalled[1] <= settings.sft_epochs * second.result["new_rows"]
-    assert len(left_out) == 2 and all(set(told.category.values()) == {"switch"} for told in left_out)
+    assert left_out == [{"dev_local", "dev_quality"}] * 2
     # One old row for each new one in each epoch.
     assert 0 < second.result["replay_rows"] <= settings.sft_epochs * second.result["new_rows"]
     # As good as before is a normal result: no reason to swap, and nothing is lost.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shammah_chassis.examples import Example
@@ -55,35 +55,33 @@ def combine(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """What heads that have not seen dev rows say of them, by id; what could not be left out is missing.
+def leave_out(
+    dev: Sequence[ScoredRow], *, dev_local: Mapping[str, float], dev_quality: Mapping[str, float]
+) -> list[ScoredRow]:
+    """Give dev rows, by id, the scores of heads that have not seen them; others keep those of the served heads.
 
-    `local`: P(a local answer is good). `category`: that they are taken for. `quality`: under that category.
+    Prefilter and order of thresholds are read off dev rows, and the served heads were fitted on dev rows. What is empty
+    or unrouted keeps its score, which comes from no head; so does what is taken for another category: its score would
+    be as of its own. The category head itself learns from dev rows.
     """
-
-    local: Mapping[str, float] = field(default_factory=dict)
-    category: Mapping[str, str] = field(default_factory=dict)
-    quality: Mapping[str, float] = field(default_factory=dict)
-
-    def route(self, row: LedgerRow, routed: Routed) -> Routed:
-        """Return what the router would say of a row if it had not seen it."""
-        return replace(
-            routed,
-            local_probability=self.local.get(row.id, routed.local_probability),
-            category=self.category.get(row.id, routed.category),
+    found = []
+    for item in dev:
+        told = is_told(item.row, item.rollout, item.routed, dev_quality)
+        local = dev_local.get(item.row.id, item.routed.local_probability)
+        quality = dev_quality[item.row.id] if told else item.judged.quality
+        found.append(
+            replace(
+                item,
+                routed=replace(item.routed, local_probability=local),
+                judged=replace(item.judged, quality=quality),
+            )
         )
-
-    def judges(self, row: LedgerRow, rollout: Rollout, routed: Routed) -> bool:
-        """Tell whether the quality of a row is known: the served head need not be asked.
-
-        What is empty has no merit, whatever a head says.
-        """
-        known = row.id in self.quality and bool(rollout.text.strip())
-        return known and routed.category == self.category.get(row.id, row.category)
+    return found
 
 
-NOTHING_LEFT_OUT = LeftOut()
+def is_told(row: LedgerRow, rollout: Rollout, routed: Routed, dev_quality: Mapping[str, float]) -> bool:
+    """Tell whether `leave_out` takes the quality of a dev row from `dev_quality`: the served head need not be asked."""
+    return row.id in dev_quality and routed.category == row.category and bool(rollout.text.strip())
 
 
 def passes(item: ScoredRow, *, prefilter: float, limits: Mapping[str, int]) -> bool:

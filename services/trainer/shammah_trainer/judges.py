@@ -5,10 +5,9 @@ It knows which rows may teach which judge; how they learn is in `encoders`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 from shammah_chassis.manifest import Role
 
@@ -24,7 +23,7 @@ from shammah_trainer.encoders.results import (
 )
 from shammah_trainer.encoders.train_router import train_router
 from shammah_trainer.encoders.train_validator import Means, train_validator
-from shammah_trainer.evidence import LeftOut
+from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.policy import TrainingPolicy, summarise_provenance
 from shammah_trainer.publishing import Description, Version, make_version
@@ -57,68 +56,73 @@ class JudgesTask:
 class LearnedJudges:
     """The two new versions, and what their training said, by role.
 
-    `dev`: what heads that have not seen the graded dev rows say of these. The served heads were fitted on these very
-    rows, and would look surer and better on them than on any exam.
+    `dev_local` and `dev_quality`: by id of a graded dev row, what the heads say of it when they have not seen it. The
+    served heads were fitted on these very rows, and would look surer and better on them than on any exam.
     """
 
     router: Version
     validator: Version
     results: dict[str, RoleResult]
-    dev: LeftOut
+    dev_local: Mapping[str, float]
+    dev_quality: Mapping[str, float]
 
 
 def learn_judges(task: JudgesTask) -> LearnedJudges:
-    """Train router and validator, and describe both as versions.
+    """Train validator and router, and describe both as versions.
 
-    The validator judges an answer under the category that the router takes its query for, right or wrong. So it learns
-    from a dev row under the category that a router takes it for which has not seen it.
+    Where the validator has a GPU, the router is trained beside it; on a CPU they would take each other's cores.
     """
-    graded = _graded_dev(task)
-    router = _learn_router(task)
-    category = {} if router.routed is None else _by_id(graded, router.routed)
-    asked = [(row, rollout, good) for row, rollout, good in graded if category.get(row.id, row.category)]
-    validator = _learn_validator(task, asked, category)
+
+    def make(role: Role) -> tuple[RoleResult, Version]:
+        result = _learn_validator(task) if role == "validator" else _learn_router(task)
+        return result, _describe(task, role, result)
+
+    if task.device == "cpu":
+        (validator, validator_version), (router, router_version) = make("validator"), make("router")
+    else:
+        beside = Later(lambda: make("router"), name="router")
+        try:
+            validator, validator_version = make("validator")
+            router, router_version = beside.take()
+        finally:
+            beside.close()
     return LearnedJudges(
-        router=_describe(task, "router", router),
-        validator=_describe(task, "validator", validator),
+        router=router_version,
+        validator=validator_version,
         results={"router": router, "validator": validator},
-        dev=LeftOut(
-            local=_by_id(graded, router.fitted) if router.fitted else {},
-            category=category,
-            quality=_by_id(asked, validator.fitted) if validator.fitted else {},
-        ),
+        dev_local=_by_id(task, router),
+        dev_quality=_by_id(task, validator),
     )
 
 
-_Graded = Sequence[tuple[LedgerRow, Rollout, bool]]
-_Value = TypeVar("_Value")
-
-
-def _graded_dev(task: JudgesTask) -> _Graded:
+def _graded_dev(task: JudgesTask) -> list[tuple[LedgerRow, Rollout, bool]]:
     """Return the dev rows whose rollouts are graded, with the grades, in the order in which both heads see them."""
     usable = [row for row in task.dev if row.category and row.example.query_text.strip()]
     found = [(row, task.rollouts[row.id]) for row in usable if row.id in task.rollouts]
     return [(row, rollout, rollout.good) for row, rollout in found if rollout.good is not None]
 
 
-def _by_id(graded: _Graded, values: Sequence[_Value]) -> dict[str, _Value]:
-    return {row.id: value for (row, _, _), value in zip(graded, values, strict=True)}
+def _by_id(task: JudgesTask, result: RoleResult) -> dict[str, float]:
+    """Return the probabilities of graded dev rows by id; none where nothing could be left out."""
+    if result.fitted is None:
+        return {}
+    return {row.id: value for (row, _, _), value in zip(_graded_dev(task), result.fitted, strict=True)}
 
 
-def _learn_validator(task: JudgesTask, graded: _Graded, category: Mapping[str, str]) -> RoleResult:
+def _learn_validator(task: JudgesTask) -> RoleResult:
     texts = [
         TextRow(row.example.query_text, row.example.response, row.category)
         for row in task.train
         if task.policy.allows(row.example, "validator")
     ]
-    answers = [
-        GradedRow(row.example.query_text, rollout.text, category.get(row.id, row.category), rollout.statistics, good)
-        for row, rollout, good in graded
+    graded = [
+        GradedRow(row.example.query_text, rollout.text, row.category, rollout.statistics, good)
+        for row, rollout, good in _graded_dev(task)
     ]
     return train_validator(
         task.parents["validator"].folder,
         texts,
-        answers,
+        graded,
         task.work / "validator",
         hyper=ValidatorHyper(
             max_seconds=task.validator_seconds, max_pairs=task.validator_pairs, index_rows=task.index_rows

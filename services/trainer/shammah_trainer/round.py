@@ -29,6 +29,7 @@ from shammah_trainer.evidence import (
     combine,
     gather_evidence,
     gather_outcomes,
+    leave_out,
     make_policies,
     summarise_exam,
 )
@@ -271,7 +272,8 @@ class Round:
         rollouts, before_rollouts = answers
         with self._phases.run("score", "scoring dev and exam rows"):
             versions = (judges.router, judges.validator)
-            dev, exam = self._scorer.score_both(plan.dev, plan.exam, rollouts, versions, left_out=judges.dev)
+            dev, exam = self._scorer.score_both(plan.dev, plan.exam, rollouts, versions, told=judges.dev_quality)
+            dev = leave_out(dev, dev_local=judges.dev_local, dev_quality=judges.dev_quality)
             before = self._score_champion(before_rollouts)
             self.scored = {"dev": dev, "exam": exam}
         with self._phases.run("certify", "certifying and comparing with the champion"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from shammah_trainer.encoders.query_vectors import QueryVectors
-from shammah_trainer.evidence import NOTHING_LEFT_OUT, LeftOut, ScoredRow, combine
+from shammah_trainer.evidence import ScoredRow, combine, is_told
 from shammah_trainer.later import Later
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.publishing import Version
@@ -28,24 +28,23 @@ class Scorer:
         rollouts: Mapping[str, Rollout],
         judges: tuple[Version, Version],
         *,
-        left_out: LeftOut = NOTHING_LEFT_OUT,
+        told: Mapping[str, float] | None = None,
     ) -> list[ScoredRow]:
         """Return the rows that have a graded rollout with what `judges`, router and validator, say of them.
 
-        Prefilter and order of thresholds are read off dev rows, and the served heads were fitted on these: what
-        `left_out` says of a row stands in the place of what they do.
+        `told`: qualities by id that `leave_out` will put in the place of what the served head says.
         """
+        told = told or {}
         rows = [row for row in rows if row.id in rollouts]
         routes = self._route(rows, judges[0])
-        routes = {row.id: left_out.route(row, routes[row.id]) for row in rows}
         # Only what the router knows a category for is ever judged.
         known = [row for row in rows if routes[row.id].category]
-        asked = [row for row in known if not left_out.judges(row, rollouts[row.id], routes[row.id])]
+        asked = [row for row in known if not is_told(row, rollouts[row.id], routes[row.id], told)]
         judged = self._judge(asked, rollouts, routes, judges[1])
         rest = [row for row in known if row.id not in judged]
         pairs = [(row.example.query_text, rollouts[row.id].text) for row in rest]
         cut = are_truncated(judges[1].folder, judges[1].manifest, pairs)
-        judged |= {row.id: Judged(left_out.quality[row.id], flag) for row, flag in zip(rest, cut, strict=True)}
+        judged |= {row.id: Judged(told[row.id], flag) for row, flag in zip(rest, cut, strict=True)}
         return combine(rows, rollouts, routes, judged)
 
     def score_both(
@@ -55,14 +54,14 @@ class Scorer:
         rollouts: Mapping[str, Rollout],
         judges: tuple[Version, Version],
         *,
-        left_out: LeftOut,
+        told: Mapping[str, float],
     ) -> tuple[list[ScoredRow], list[ScoredRow]]:
-        """As `score`, of dev rows with `left_out`, and of exam rows; at once where a GPU leaves the host idle."""
+        """As `score` of dev rows with `told`, and of exam rows; beside each other where a GPU leaves the host idle."""
         scoring = Later(lambda: self.score(exam, rollouts, judges), name="exam")
         try:
             if self._device == "cpu":
                 scoring.settle()
-            return self.score(dev, rollouts, judges, left_out=left_out), scoring.take()
+            return self.score(dev, rollouts, judges, told=told), scoring.take()
         finally:
             scoring.close()
 

@@ -13,13 +13,13 @@ from shammah_chassis.manifest import Role, verify_folder
 from shammah_chassis.neighbours import INDEX_NAME, load_index
 from shammah_trainer.certify import CategoryEvidence, GradedRow, certify
 from shammah_trainer.encoders.head_choice import measure_auroc
-from shammah_trainer.evidence import LeftOut
+from shammah_trainer.evidence import ScoredRow, leave_out
 from shammah_trainer.judges import JudgesTask, LearnedJudges, learn_judges
 from shammah_trainer.ledger import LedgerRow
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.publishing import Description, Version, make_version
 from shammah_trainer.rollouts import Rollout
-from shammah_trainer.scoring import Routed, judge_responses
+from shammah_trainer.scoring import Judged, Routed, judge_responses
 from support.encoders import base_router, base_validator
 from support.trainer import make_switch_rows
 
@@ -111,50 +111,69 @@ def test_dev_rows_are_told_by_heads_that_have_not_seen_them(task: JudgesTask) ->
     goods = {row.id: rng.random() < 0.5 for row in task.dev}
     task = replace(task, rollouts={n: Rollout("yes", "stop", statistics[n], goods[n], 10) for n in goods})
     judges = learn_judges(task)
-    assert set(judges.dev.local) == set(judges.dev.category) == set(goods)
-    assert set(judges.dev.quality) == {name for name, category in judges.dev.category.items() if category}
+    assert set(judges.dev_quality) == set(judges.dev_local) == set(goods)
     version = judges.validator
     items = [(row.example.query_text, "yes", row.category, statistics[row.id]) for row in task.dev]
     served = [found.quality for found in judge_responses(version.folder, version.manifest, items, threads=1)]
     good = np.array([goods[row.id] for row in task.dev])
-    left_out = np.array([judges.dev.quality.get(row.id, 0.5) for row in task.dev])
+    left_out = np.array([judges.dev_quality[row.id] for row in task.dev])
     assert measure_auroc(np.array(served), good) > 0.7
     assert measure_auroc(left_out, good) < 0.65
-    assert len({round(value, 6) for value in judges.dev.local.values()}) > 10
-    assert all(0.0 < value < 1.0 for value in judges.dev.local.values())
+    assert len({round(value, 6) for value in judges.dev_local.values()}) > 10
+    assert all(0.0 < value < 1.0 for value in judges.dev_local.values())
 
 
 def test_of_queries_that_are_all_one_nothing_can_be_left_out(task: JudgesTask) -> None:
     dev = tuple(replace(row, example=task.dev[0].example) for row in task.dev)
     judges = learn_judges(replace(task, dev=dev))
-    assert judges.dev == LeftOut()
+    assert (judges.dev_quality, judges.dev_local) == ({}, {})
 
 
-def test_what_heads_say_that_have_not_seen_a_dev_row_stands_in_the_place_of_what_served_ones_do() -> None:
-    row, other = make_rows(2, "dev", seed=1)
-    answer, empty = (Rollout(text, "stop", STATISTICS, True, 10) for text in ("yes", " "))
-    routed = Routed(0.9, "switch", truncated=False)
-    left_out = LeftOut(local={row.id: 0.25}, category={row.id: "lamp"}, quality={row.id: 0.5})
-    assert left_out.route(row, routed) == Routed(0.25, "lamp", truncated=False)
-    assert left_out.route(other, routed) == routed
-    assert left_out.judges(row, answer, Routed(0.9, "lamp", truncated=False))
-    # Its quality is as of another category, it is empty, or nothing is known of it: the served head is asked.
-    assert not left_out.judges(row, answer, routed)
-    assert not left_out.judges(row, empty, Routed(0.9, "lamp", truncated=False))
-    assert not left_out.judges(other, answer, routed)
-    assert LeftOut(quality={row.id: 0.5}).judges(row, answer, routed)
+def test_the_round_reads_prefilter_and_order_off_the_left_out_scores() -> None:
+    row = make_rows(3, "dev", seed=1)
+    statistics = STATISTICS
+    scored = [
+        ScoredRow(
+            entry,
+            Rollout(text, "stop", statistics, True, 10),
+            Routed(0.9, category, truncated=False),
+            Judged(0.8, truncated=False),
+        )
+        for entry, text, category in zip(row, ("yes", " ", "yes"), ("switch", "switch", "lamp"), strict=True)
+    ]
+    told = {entry.id: 0.25 for entry in row}
+    found = leave_out(scored, dev_local=told, dev_quality=told)
+    # An empty response has no merit, and a score as of another category is none, whatever a head says.
+    assert [item.judged.quality for item in found] == [0.25, 0.8, 0.8]
+    assert [item.routed.local_probability for item in found] == [0.25] * 3
+    assert leave_out(scored, dev_local={}, dev_quality={}) == scored
 
 
-def test_a_judge_learns_from_a_dev_row_under_the_category_that_it_is_taken_for(task: JudgesTask) -> None:
-    """Dev rows of another category that ask what the known one asks, and are answered badly."""
-    strays = tuple(
-        replace(row, id=f"stray{number}", category="lamp") for number, row in enumerate(make_rows(12, "dev", seed=7))
+def test_without_graded_rows_the_judges_are_made_and_nothing_is_certified(task: JudgesTask) -> None:
+    rollouts = {name: replace(rollout, good=None) for name, rollout in task.rollouts.items()}
+    for ungraded in (rollouts, {}):
+        judges = learn_judges(replace(task, rollouts=ungraded))
+        assert judges.results["validator"].metrics["graded"] == 0
+        assert judge_dev(task, judges) == pytest.approx([0.5] * 30)
+    assert certify({"switch": CategoryEvidence(dev=[], exam=[])}, alpha=0.05, delta=0.05)["switch"].threshold is None
+
+
+def test_when_every_threshold_fails_the_category_is_forwarded(task: JudgesTask) -> None:
+    judges = learn_judges(task)
+    assert certify_dev(task, judges, good=False) is None
+    # 30 rows can't prove a promise of 5 % to 95 % either, however good they are.
+    assert certify_dev(task, judges, good=True) is None
+
+
+def test_contradictory_rows_teach_no_certainty(task: JudgesTask) -> None:
+    example = task.dev[0].example
+    dev = tuple(replace(row, example=example) for row in task.dev)
+    train = tuple(
+        replace(row, example=replace(row.example, query=task.train[0].example.query, response="yes" if n % 2 else "no"))
+        for n, row in enumerate(task.train)
     )
-    bad = {row.id: Rollout("yes", "stop", STATISTICS, False, 10) for row in strays}
-    good = {name: replace(rollout, good=True) for name, rollout in task.rollouts.items()}
-    judges = learn_judges(replace(task, dev=(*task.dev, *strays), rollouts=good | bad))
-    taken = [judges.dev.category[row.id] for row in strays]
-    assert taken.count("switch") >= 6
-    # Told apart by category alone, each of the two would be sure of its own.
-    sure = [value for name, value in judges.dev.quality.items() if judges.dev.category[name] == "switch"]
-    assert max(sure) < 0.9
+    rollouts = {row.id: replace(task.rollouts[row.id], good=n % 2 == 0) for n, row in enumerate(dev)}
+    task = replace(task, dev=dev, train=train, rollouts=rollouts)
+    judges = learn_judges(task)
+    assert judge_dev(task, judges) == pytest.approx([0.5] * 30, abs=0.1)
+    assert certify_dev(task, judges) is None

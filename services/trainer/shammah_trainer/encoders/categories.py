@@ -52,45 +52,6 @@ def fit_category_head(network: RouterNetwork, embeddings: Tensor, slots: Tensor,
         network.category.bias.copy_(torch.where(present, bias, old_bias))
 
 
-def leave_out_categories(
-    network: RouterNetwork, rows: tuple[Tensor, Tensor], learned: Tensor, folds: Tensor, hyper: RouterHyper
-) -> Tensor:
-    """Return the slot `[n]` that each row would be taken for by a softmax that has not seen its fold; -1 for none.
-
-    `rows`: embeddings `[n, D]` and slots `[n]`. `network` is fitted on those that are `learned` `[n]`; the others it
-    has not seen, nor those of fold -1 (`folds` `[n]`): these are told by the network itself. Each fit goes on from the
-    network's weights, to the one minimum that there is. Prototypes stay: they hardly hang on a fifth of the rows.
-    """
-    embeddings, slots = rows
-    with torch.no_grad():
-        _, probability, nearness = network.judge(embeddings)
-    known = int((network.slots == 0.0).sum())
-    recalled, recalled_slots = recall_absent(network, present=set(slots[learned].tolist()), known=known)
-    for fold in sorted(set(folds[learned].tolist()) - {-1}):
-        left = learned & (folds == fold)
-        kept = learned & ~left
-        if not kept.any():
-            continue
-        heads = _copy_category_head(network)
-        fit_category_head(
-            heads, torch.cat([embeddings[kept], recalled]), torch.cat([slots[kept], recalled_slots]), hyper
-        )
-        with torch.no_grad():
-            probability[left] = heads.judge(embeddings[left])[1]
-    best = probability.argmax(dim=1)
-    sure = probability.gather(1, best[:, None]).squeeze(1) >= hyper.category_floor
-    near = nearness.gather(1, best[:, None]).squeeze(1) >= 0.0
-    return torch.where(sure & near, best, -1)
-
-
-def _copy_category_head(network: RouterNetwork) -> RouterNetwork:
-    """Return a network of the same body and slots whose softmax may change."""
-    copy = RouterNetwork(network.body)
-    copy.category.load_state_dict(network.category.state_dict())
-    copy.slots = network.slots
-    return copy
-
-
 def recall_absent(network: RouterNetwork, *, present: set[int], known: int) -> tuple[Tensor, Tensor]:
     """Return stand-in rows for known categories that a round has no rows of: their prototypes, with their slots.
 

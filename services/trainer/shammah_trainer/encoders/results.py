@@ -96,8 +96,7 @@ class RoleResult:
 
     Losses are mean log losses in nats on rows that the training did not see: see the function that made it. `config`
     and `labels` belong into the manifest, `hyper` and `metrics` too. `fitted`: of each graded row, in their order, the
-    probability that it is good by a fit of the head that had not seen it; None where there is no such fit. `routed`, of
-    a router: likewise the category that each is taken for, "" for none.
+    probability that it is good by a fit of the head that had not seen it; None where there is no such fit.
     """
 
     loss_before: float
@@ -107,7 +106,6 @@ class RoleResult:
     hyper: dict[str, Any]
     metrics: dict[str, Any] = field(default_factory=dict)
     fitted: tuple[float, ...] | None = None
-    routed: tuple[str, ...] | None = None
 
 
 def is_held_out(query: str) -> bool:

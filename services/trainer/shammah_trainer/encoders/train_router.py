@@ -19,7 +19,7 @@ from shammah_chassis.neighbours import Floats
 from torch import Tensor
 
 from shammah_trainer.encoders.base import ROUTER_GRAPH, SAMPLE_PAIRS, load_router
-from shammah_trainer.encoders.categories import fit_category_head, fit_nearness, leave_out_categories, recall_absent
+from shammah_trainer.encoders.categories import fit_category_head, fit_nearness, recall_absent
 from shammah_trainer.encoders.export import PARITY_ROWS, Sample, finish_graph
 from shammah_trainer.encoders.logistic import FOLDS, Logistic, fit_logistic, leave_out, log_loss, number_folds
 from shammah_trainer.encoders.networks import RouterNetwork
@@ -90,42 +90,13 @@ def train_router(
     }
     hyper_values = asdict(hyper) | {"seed": seed}
     left_out = leave_out(local, _number_folds(rows))
-    return RoleResult(
-        loss_before=before + local_before,
-        loss_after=after + local.loss,
-        config=config,
-        labels=labels,
-        hyper=hyper_values,
-        metrics=metrics,
-        fitted=None if left_out is None else tuple(left_out.tolist()),
-        routed=_leave_out_routes(network, embeddings, rows, labels, hyper),
-    )
+    fitted = None if left_out is None else tuple(left_out.tolist())
+    return RoleResult(before + local_before, after + local.loss, config, labels, hyper_values, metrics, fitted)
 
 
 def _number_folds(rows: Sequence[RouterRow]) -> npt.NDArray[np.int64]:
     """Return the fold of each graded row."""
     return number_folds([fold_of(row.query, FOLDS) for row in rows if row.local_good is not None])
-
-
-def _leave_out_routes(
-    network: RouterNetwork, embeddings: Tensor, rows: Sequence[RouterRow], labels: tuple[str, ...], hyper: RouterHyper
-) -> tuple[str, ...] | None:
-    """Return the category of each graded row by a head that has not seen its fold; None where all are of one fold."""
-    graded, _ = _graded(rows)
-    numbers = _number_folds(rows)
-    if len(np.unique(numbers)) < 2:
-        return None
-    folds = torch.full((len(rows),), -1)
-    folds[graded] = torch.from_numpy(numbers)
-    slots = torch.tensor([labels.index(row.category) for row in rows])
-    found = leave_out_categories(network, (embeddings, slots), _choose_learned(rows), folds, hyper)
-    return tuple(labels[slot] if slot >= 0 else "" for slot in found[graded].tolist())
-
-
-def _choose_learned(rows: Sequence[RouterRow]) -> Tensor:
-    """Return which rows `[n]` the category head learns from: all but the fifth that measures, unless that is all."""
-    measured = torch.tensor([is_held_out(row.query) for row in rows])
-    return measured if measured.all() else ~measured
 
 
 def _train_categories(
@@ -142,7 +113,7 @@ def _train_categories(
     slot_of = {label: slot for slot, label in enumerate(new)}
     slots = torch.tensor([slot_of[row.category] for row in rows])
     measured = torch.tensor([is_held_out(row.query) for row in rows])
-    fitted = _choose_learned(rows)
+    fitted = measured if measured.all() else ~measured
     measured = measured if measured.any() else ~measured
     network.open_slots(len(old))
     before = _category_loss(network, embeddings[measured], slots[measured], known=len(old), total=len(new))

@@ -86,20 +86,3 @@ def test_one_row_is_enough_to_train_on(tmp_path: Path) -> None:
     engine, result = train(tmp_path, [RouterRow("my card was lost", "bank", True)])
     assert result.labels == ("bank",)
     assert engine.route(["my card was lost"])[0].category == "bank"
-
-
-def test_graded_rows_are_routed_by_heads_that_have_not_seen_them(tmp_path: Path) -> None:
-    # Graded rows that belong, by their category, where nobody else of their kind is.
-    rows = make_router_rows(80)
-    lost = [replace(row, category="table", local_good=True) for row in rows[:16] if row.category == "bank"]
-    known = [replace(row, local_good=row in rows[20:36] or None) for row in rows[16:]]
-    _, result = train(tmp_path, [*known, *lost])
-    assert result.routed is not None and len(result.routed) == 16 + len(lost)
-    own = [row.category for row in known if row.local_good]
-    assert sum(a == b for a, b in zip(result.routed, own, strict=False)) >= 12
-    assert result.routed[len(own) :].count("bank") >= len(lost) // 2
-
-
-def test_graded_rows_of_one_fold_can_not_be_left_out(tmp_path: Path) -> None:
-    rows = [*make_router_rows(), RouterRow("my card was lost again", "bank", True)]
-    assert train(tmp_path, rows)[1].routed is None
