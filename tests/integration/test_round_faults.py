@@ -57,10 +57,16 @@ async def test_a_crash_before_publishing_repeats_the_round(settings, bus: Bus, m
             raise RuntimeError("killed here")
 
         patch.setattr(runner_module, "publish", die)
-        assert (await run_round(engine)).state == "failed"
+        failed = await run_round(engine)
+    assert (failed.state, failed.error_code) == ("failed", "internal")
     await engine.close()
     again = await start_engine(settings)
     assert set(trained_counts(settings)) == {0}
+    # It says of that round what it said before.
+    told = (await again.read_status()).last_round
+    assert told is not None
+    assert (told.id, told.state, told.error_code) == (failed.id, "failed", "internal")
+    assert told.error_message == failed.error_message == "RuntimeError: killed here"
     job = await run_round(again)
     assert job.result["verdict"] == "promote"
     await again.close()

@@ -7,9 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from shammah_chassis.errors import ShammahError
+
 from shammah_trainer.jobs import TrainJob
 from shammah_trainer.ledger import Ledger
-from shammah_trainer.round_log import Parked, last_rounds
+from shammah_trainer.problems import StoppedError
+from shammah_trainer.round_log import INTERRUPTED, Parked, RoundEntry, last_rounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,24 @@ def encode_result(job: TrainJob) -> str:
 
 
 def load_last_round(ledger: Ledger) -> TrainJob | None:
-    """Return the newest finished round of an earlier process as a job."""
+    """Return the newest finished round of an earlier process as a job; of a failed one with what ended it."""
     for entry in last_rounds(ledger, 1):
         job = TrainJob(entry.id, created_at=entry.started, started_at=entry.started)
         if entry.state in ("published", "done"):
             job.finish(entry.result)
         else:
-            job.fail("interrupted", str(entry.result.get("error", "interrupted")))
+            code, message = _read_failure(entry)
+            job.fail(code, message, cancelled=code == StoppedError.code)
         job.ended_at = entry.ended
         return job
     return None
+
+
+def _read_failure(entry: RoundEntry) -> tuple[str, str]:
+    """Return code and message of a failed round; rounds of older versions have no code."""
+    text = str(entry.result.get("error", INTERRUPTED))
+    code = str(entry.result.get("code", "")) or (INTERRUPTED if text.startswith(INTERRUPTED) else ShammahError.code)
+    if code in (INTERRUPTED, ShammahError.code):
+        return code, text
+    # Of a named error its callers got the message alone.
+    return code, text.partition(": ")[2]

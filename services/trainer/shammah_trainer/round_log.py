@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from shammah_trainer.ledger import Ledger
 
+INTERRUPTED = "interrupted"
+"""The code of a round that nothing in it ended: the process did."""
 RoundState = Literal["running", "published", "done", "failed"]
 
 
@@ -60,12 +62,16 @@ def mark_published(ledger: Ledger, round_id: str, result: Mapping[str, Any] | No
         )
 
 
-def close_round(ledger: Ledger, round_id: str, *, state: Literal["done", "failed"], error: str = "") -> None:
-    """Note the end of a round; a failed one leaves its rows as they were."""
+def close_round(
+    ledger: Ledger, round_id: str, *, state: Literal["done", "failed"], error: str = "", code: str = ""
+) -> None:
+    """Note the end of a round; a failed one leaves its rows as they were. `code` is the stable word for `error`."""
     ledger.execute("UPDATE rounds SET state = ?, ended = ? WHERE id = ?", (state, time.time(), round_id))
     if error:
         sql = "UPDATE rounds SET result = json_set(result, '$.error', json(?)) WHERE id = ?"
         ledger.execute(sql, (json.dumps(error), round_id))
+    if code:
+        ledger.execute("UPDATE rounds SET result = json_set(result, '$.code', ?) WHERE id = ?", (code, round_id))
 
 
 def park_rows(ledger: Ledger, error: str) -> int:

@@ -51,7 +51,15 @@ from shammah_trainer.publishing import (
     read_champion,
 )
 from shammah_trainer.round import PHASES, Round, RoundInputs, RoundProduct, RoundSettings
-from shammah_trainer.round_log import begin_round, close_round, mark_published, open_rounds, park_rows, read_parked
+from shammah_trainer.round_log import (
+    INTERRUPTED,
+    begin_round,
+    close_round,
+    mark_published,
+    open_rounds,
+    park_rows,
+    read_parked,
+)
 from shammah_trainer.round_plan import PlanLimits, RoundPlan, count_due, has_new_evidence, make_plan, seed_of
 
 _LOG = logging.getLogger(__name__)
@@ -163,7 +171,7 @@ class Runner:
         """Finish what a crash left: a release in the store is marked and proposed, anything else is given up."""
         for entry in open_rounds(self._parts.ledger):
             if entry.state == "running" and not await has_release(self._parts.store, entry.id):
-                close_round(self._parts.ledger, entry.id, state="failed", error="interrupted; it will be repeated")
+                _close_interrupted(self._parts.ledger, entry.id)
                 continue
             try:
                 release = await self._parts.store.get_release(entry.id)
@@ -293,12 +301,21 @@ class Runner:
             return
         # A disk that is still full must not hide what ended the round; the next start closes it.
         with contextlib.suppress(ShammahError):
-            close_round(self._parts.ledger, round_id, state="failed", error=f"{type(error).__name__}: {error}")
+            if not isinstance(error, Exception):
+                _close_interrupted(self._parts.ledger, round_id)
+                return
+            code = error.code if isinstance(error, ShammahError) else ShammahError.code
+            text = f"{type(error).__name__}: {error}"
+            close_round(self._parts.ledger, round_id, state="failed", error=text, code=code)
             if isinstance(error, _OF_ROWS) and (parked := park_rows(self._parts.ledger, type(error).__name__)):
                 _LOG.warning("%d examples are parked, two rounds in a row ended on them: %s", parked, error)
 
     async def _in_worker(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._parts.worker, work)
+
+
+def _close_interrupted(ledger: Ledger, round_id: str) -> None:
+    close_round(ledger, round_id, state="failed", error="interrupted; it will be repeated", code=INTERRUPTED)
 
 
 def _tell_parked(ledger: Ledger) -> str:
