@@ -15,7 +15,7 @@ from typing import Any
 
 # Module, and a function or Class.method of it, as it is looked up where it is called.
 WATCHED = (
-    *("learn_generator:load_student", "learn_generator:encode_rows", "learn_generator:fine_tune"),
+    *("learn_generator:load_student", "learn_generator:encode_rows", "learn_generator:fine_tune_soup"),
     *("learn_generator:export_generator", "export_generator:save_student", "export_generator:write_graphs"),
     *("learn_generator:compute_expected", "learn_generator:check_parity", "learn_generator:describe_version"),
     *("sft:tabulate", "sft:_measure", "passes:Passes.prepare", "sft_run:SftRun.run"),
