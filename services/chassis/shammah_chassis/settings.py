@@ -76,7 +76,8 @@ def load_settings(kind: type[Settings]) -> Settings:
     except ValidationError as error:
         # A default that is made of another field is not at fault where that field is.
         items = [item for item in error.errors() if item["type"] != "default_factory_not_called"]
-        faults = [f"{prefix}{'.'.join(map(str, item['loc'])).upper()}: {item['msg']}" for item in items]
+        # What is wrong of several fields together has no field; its message names them.
+        faults = [f"{prefix}{'.'.join(map(str, item['loc'])).upper() or '...'}: {item['msg']}" for item in items]
         raise InvalidInputError("; ".join(faults)) from error
     except SettingsError as error:
         # A list that is no JSON: it names the field, its cause what was wrong with the text.

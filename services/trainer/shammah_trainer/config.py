@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import SettingsConfigDict
+from shammah_chassis.errors import InvalidInputError
 from shammah_chassis.settings import ServiceSettings
 from shammah_generator.precision import Precision
 
+from shammah_trainer.hyper import SftHyper, check_hyper
 from shammah_trainer.policy import TrainingPolicy
 from shammah_trainer.rollouts import RolloutSettings
 from shammah_trainer.round import RoundSettings
 from shammah_trainer.round_plan import PlanLimits
-from shammah_trainer.sft import SftHyper
 
 
 class TrainerSettings(ServiceSettings):
@@ -63,6 +66,16 @@ class TrainerSettings(ServiceSettings):
     user_share: float = Field(0.2, gt=0, le=1, description="Most share of a round's weight that one user may have.")
     lease_seconds: float = Field(30.0, gt=1, description="A trainer that is silent for this long may be replaced.")
     log_max_bytes: int | None = Field(None, ge=1, description="Byte limit of the example log; unset keeps it.")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Refuse at the start what would otherwise end every round: see `check_hyper`."""
+        try:
+            check_hyper(self._sft())
+        except InvalidInputError as error:
+            told = re.sub(r"\w+", _name_setting, error.message)
+            raise PydanticCustomError("together", "{told}", {"told": told}) from error
+        return self
 
     def plan_limits(self) -> PlanLimits:
         """Return the caps of a round's rows."""
@@ -114,3 +127,9 @@ class TrainerSettings(ServiceSettings):
             dev_checks=self.sft_dev_checks,
             save_seconds=self.sft_save_seconds,
         )
+
+
+def _name_setting(word: re.Match[str]) -> str:
+    """Return a word, a hyper-parameter as the setting that gives it."""
+    known = f"sft_{word[0]}" in TrainerSettings.model_fields
+    return f"SFT_{word[0].upper()}" if known else word[0]

@@ -24,6 +24,11 @@ def start(service: str, **settings: str) -> subprocess.CompletedProcess[str]:
         ("gateway", {"DATA_DIR": "/tmp", "TEACHR": "none"}, "SHAMMAH_GATEWAY_TEACHR"),
         ("trainer", {"DATA_DIR": "/tmp", "SFT_EPOCS": "3"}, "SHAMMAH_TRAINER_SFT_EPOCS"),
         ("trainer", {"DATA_DIR": "/tmp", "REFUSED_LICENCES": "gpl"}, "refused_licences"),
+        (
+            "trainer",
+            {"DATA_DIR": "/tmp", "SFT_LORA_RANK": "8", "SFT_UPPER_LAYERS": "2"},
+            "SHAMMAH_TRAINER_...: SFT_LORA_RANK and SFT_UPPER_LAYERS are both set; allowed: one of them",
+        ),
     ],
 )
 def test_a_service_with_wrong_settings_says_why_in_one_line(service: str, settings: dict[str, str], word: str) -> None:

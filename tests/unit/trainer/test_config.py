@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 from shammah_chassis.errors import InvalidInputError
+from shammah_trainer import config
 from shammah_trainer.config import TrainerSettings
 from shammah_trainer.hyper import SftHyper, check_hyper
 
@@ -37,3 +38,20 @@ def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
 def test_what_is_out_of_its_range_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         settings(tmp_path, **wrong)
+
+
+def test_what_a_round_would_refuse_is_refused_at_the_start_by_the_names_of_its_settings(tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="SFT_LORA_RANK and SFT_UPPER_LAYERS are both set; allowed: one of them"):
+        settings(tmp_path, sft_lora_rank=8, sft_upper_layers=2)
+    # With each alone a round begins.
+    for alone in ({"sft_lora_rank": 8}, {"sft_upper_layers": 2}):
+        check_hyper(settings(tmp_path, **alone).round_settings("cpu").sft)
+
+
+def test_whatever_else_is_refused_of_a_round_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: SftHyper) -> None:
+        raise InvalidInputError("dev_checks is set beside what is new; allowed: one of them")
+
+    monkeypatch.setattr(config, "check_hyper", refuse)
+    with pytest.raises(ValidationError, match="SFT_DEV_CHECKS is set beside what is new"):
+        settings(tmp_path)
