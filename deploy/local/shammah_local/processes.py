@@ -80,6 +80,7 @@ class PartProcess:
             **self.ports,
             "restarts": self.restarts,
             "last_exit": self.last_exit,
+            "problem": self.problem,
         }
 
     def start(self, ports: Ports) -> None:

@@ -28,5 +28,6 @@ def format_status(state: dict[str, Any]) -> str:
     for name, part in state["parts"].items():
         ports = " ".join(f"{key}={value}" for key, value in part.items() if key.endswith("port"))
         restarts = f"  restarts {part['restarts']} (last exit {part['last_exit']})" if part["restarts"] else ""
-        lines.append(f"  {name:<10} {part['state']:<10} process {part['pid'] or '-'}  {ports}{restarts}")
+        problem = f"  {part['problem']}" if part.get("problem") else ""
+        lines.append(f"  {name:<10} {part['state']:<10} process {part['pid'] or '-'}  {ports}{restarts}{problem}")
     return "\n".join(lines)

@@ -143,13 +143,15 @@ class Supervisor:
             # The parts serve on a full disk too; what can not be written down now is tried again.
             self._tell("state files", str(error), f"the state files can't be written: {error}")
             return
+        self._told.pop("state files", None)
         self._written = state
 
     def _tell(self, key: str, value: object, text: str) -> None:
-        if value not in ("", self._told.get(key)):
-            self._told[key] = value
-            if text:
-                self._say(text)
+        if value == self._told.get(key, ""):
+            return
+        self._told[key] = value
+        if text and value != "":  # "" is told by silence, and what comes back after it is told again
+            self._say(text)
 
     def _describe(self, process: PartProcess) -> str:
         name = process.part.name

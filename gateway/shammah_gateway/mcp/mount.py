@@ -81,7 +81,9 @@ class Mount:
                 async def watch(message: Message) -> None:
                     # Noted before the client knows it, so that its end can't come first.
                     if message["type"] == "http.response.start" and message["status"] < 400:
-                        note(Headers(raw=message["headers"])[SESSION_HEADER])
+                        opened = Headers(raw=message["headers"]).get(SESSION_HEADER)
+                        if opened:
+                            note(opened)
                     await send(message)
 
                 await self._manager.handle_request(scope, receive, watch)

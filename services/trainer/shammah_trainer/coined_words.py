@@ -27,7 +27,8 @@ class Coiner:
         seen = Counter(word for text in texts for word in {match[0].lower() for match in _WORD.finditer(text)})
         rare = sorted(word for word, count in seen.items() if count <= _MOST_SEEN)
         self._rare = rare if len(rare) >= _FEWEST else []
-        self._known = frozenset(rare)
+        self._replaced = frozenset(rare)
+        self._seen = frozenset(seen)
 
     def coin(self, text: str, rng: random.Random) -> str:
         """Return the text with another word for each rare one, written as that one is: Title, UPPER or lower."""
@@ -36,9 +37,9 @@ class Coiner:
         return _WORD.sub(lambda match: self._coin_word(match[0], rng), text)
 
     def _coin_word(self, word: str, rng: random.Random) -> str:
-        if word.lower() not in self._known:
+        if word.lower() not in self._replaced:
             return word
-        made = next((new for _ in range(_TRIES) if (new := self._join_two(rng)) not in self._known), word.lower())
+        made = next((new for _ in range(_TRIES) if (new := self._join_two(rng)) not in self._seen), word.lower())
         if word.istitle():
             return made.title()
         return made.upper() if word.isupper() else made

@@ -45,6 +45,13 @@ def test_a_coined_word_begins_like_one_rare_word_and_ends_like_another() -> None
         assert any(word.startswith(name[:2]) for name in rare) and any(word.endswith(name[-2:]) for name in rare)
 
 
+def test_no_coined_word_is_one_that_was_seen_however_often() -> None:
+    heads, tails = [f"ton{letter}orb" for letter in "abcdefghijkl"], [f"ver{letter}ight" for letter in "abcdefghijkl"]
+    texts = [f"in {name} tonight" for name in (*heads, *tails)]
+    made = {Coiner(texts).coin(heads[0], random.Random(seed)) for seed in range(300)} - {heads[0]}
+    assert len(made) > 20 and not made & {"tonight", *heads, *tails}
+
+
 def test_letters_stay_as_large_as_they_were() -> None:
     coiner = Coiner(TEXTS)
     for text in ("vernon", "VERNON", "Vernon"):
