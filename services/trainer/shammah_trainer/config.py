@@ -53,6 +53,8 @@ class TrainerSettings(ServiceSettings):
     sft_variants: int = Field(0, ge=0, le=100, description="Variants of a row that take turns with it; see SftHyper.")
     sft_word_dropout: float = Field(0.0, ge=0, lt=1, description="Share of words that variants of label rows miss.")
     sft_computed: int = Field(0, ge=0, le=100, description="Rows computed from each that a formula explains.")
+    sft_copied: int = Field(0, ge=0, le=100, description="Rows with other values of each whose response copies some.")
+    sft_coined: float = Field(0.0, ge=0, le=1, description="Share of these and of variants' values with made-up words.")
     sft_dev_checks: int = Field(0, ge=0, description="Times that the dev loss is looked at, to stop early; 0: never.")
     sft_save_seconds: float = Field(60.0, ge=0, description="How often a training saves where it could be taken up.")
     sft_seed: int = Field(0, ge=0, description="Seed of the fine-tuning.")
@@ -124,6 +126,8 @@ class TrainerSettings(ServiceSettings):
             variants=self.sft_variants,
             word_dropout=self.sft_word_dropout,
             computed=self.sft_computed,
+            copied=self.sft_copied,
+            coined=self.sft_coined,
             dev_checks=self.sft_dev_checks,
             save_seconds=self.sft_save_seconds,
         )

@@ -18,11 +18,19 @@ def settings(tmp_path: Path, **changes: object) -> TrainerSettings:
 
 def test_a_round_keeps_a_tenth_of_the_old_weights_and_varies_nothing_unless_told(tmp_path: Path) -> None:
     told = settings(tmp_path).round_settings("cpu").sft
-    assert (told.kept, told.variants, told.word_dropout, told.computed) == (0.1, 0, 0.0, 0)
-    told = (
-        settings(tmp_path, sft_kept=0.0, sft_variants=2, sft_word_dropout=0.1, sft_computed=3).round_settings("cpu").sft
+    assert (told.kept, told.variants, told.word_dropout, told.computed, told.copied, told.coined) == (
+        0.1,
+        0,
+        0,
+        0,
+        0,
+        0,
     )
-    assert (told.kept, told.variants, told.word_dropout, told.computed) == (0.0, 2, 0.1, 3)
+    wanted = {"kept": 0.0, "variants": 2, "word_dropout": 0.1, "computed": 3, "copied": 4, "coined": 0.5}
+    told = settings(tmp_path).round_settings("cpu").sft
+    assert [getattr(told, name) for name in wanted] == [0.1, 0, 0, 0, 0, 0]
+    told = settings(tmp_path, **{f"sft_{name}": value for name, value in wanted.items()}).round_settings("cpu").sft
+    assert {name: getattr(told, name) for name in wanted} == wanted
 
 
 def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
@@ -33,7 +41,15 @@ def test_low_rank_additions_keep_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"sft_kept": 1.0}, {"sft_variants": -1}, {"sft_computed": -1}, {"sft_word_dropout": 1.0}]
+    "wrong",
+    [
+        {"sft_kept": 1.0},
+        {"sft_variants": -1},
+        {"sft_computed": -1},
+        {"sft_word_dropout": 1.0},
+        {"sft_copied": -1},
+        {"sft_coined": 1.1},
+    ],
 )
 def test_what_is_out_of_its_range_is_refused(tmp_path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
