@@ -97,7 +97,9 @@ def _shares(scores: Sequence[Row], ids: set[str]) -> list[Figure]:
     ]
     for name, rows in group_by(listed, "category").items():
         entry = count_local(rows)
-        figures.append(Figure(f"local_share.{name}", entry.share, "share", _say(entry)))
+        right = _mean([bool(row["good"]) for row in rows])
+        note = f"{_say(entry)}; asked all of them, the student is right in {right:.3f}"
+        figures.append(Figure(f"local_share.{name}", entry.share, "share", note))
     for name, entry in routed.items():
         if entry.local:
             figures.append(_error(f"local_error.{name}", entry, "rows that the router took for this category"))
