@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -70,3 +72,15 @@ async def serve_scripted(given: ScriptedGateway | None = None, *, port: int = 0)
         yield scripted
     finally:
         await server.stop(None)
+
+
+async def run_command(gateway: ScriptedGateway, *words: str) -> tuple[int | None, str]:
+    """Run the command line against a scripted gateway, as a user would; return its exit code and all that it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "shammah_gateway.cli", *words),
+        env={**os.environ, "SHAMMAH_GATEWAY": gateway.address, "SHAMMAH_TOKEN": "t0ken"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode, output.decode()

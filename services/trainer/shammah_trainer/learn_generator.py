@@ -161,14 +161,15 @@ def _encode(
         encode_rows(rows[part], tokenizer, weights=weights[part], variants=varied[part])
         for part, weights in ((slice(len(new)), epoch), (slice(len(new), None), whole))
     ]
-    taken = {normalise_query(row.example.query_text) for row in task.plan.judges} | task.taken
-    further = make_rows(new, hyper, taken=taken)
-    encoded[0] += encode_rows(
-        [made.row for made in further],
-        tokenizer,
-        weights=[epoch[made.source] for made in further],
-        variants=[made.variants for made in further],
-    )
+    if hyper.computed or hyper.copied:
+        taken = {normalise_query(row.example.query_text) for row in task.plan.judges} | task.taken
+        further = make_rows(new, hyper, taken=taken)
+        encoded[0] += encode_rows(
+            [made.row for made in further],
+            tokenizer,
+            weights=[epoch[made.source] for made in further],
+            variants=[made.variants for made in further],
+        )
     train, replay = (balance_rows(part, hyper.balance) for part in encoded)
     return train, replay
 

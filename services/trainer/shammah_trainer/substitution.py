@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -118,7 +118,8 @@ def vary(
     slots = [find_slots(example) for example in examples]
     donors = _gather_donors(examples, slots)
     rng = random.Random(seed)
-    draws = {name: _Draw(own, coiner, coined, rng) for name, own, coiner in _with_coiners(examples, donors)}
+    coiners = _make_coiners(examples) if coined else {}
+    draws = {name: _Draw(own, coiners.get(name), coined, rng) for name, own in donors.items()}
     return [
         tuple(_vary_one(example, own, draws[example.category], count, taken)) if own else ()
         for example, own in zip(examples, slots, strict=True)
@@ -130,22 +131,25 @@ class _Draw:
     """Draws the values of one category."""
 
     donors: _Donors
-    coiner: Coiner
+    coiner: Coiner | None
     coined: float
     rng: random.Random
 
     def value(self, slot: Slot) -> Slot:
         """Return what stands for a slot: often another's value, sometimes with words that are coined."""
         donor = self.rng.choice(self.donors[slot.kind]) if self.rng.random() < _SWAP_CHANCE else slot
-        if slot.bare or not self.coined or self.rng.random() >= self.coined:
+        if self.coiner is None or slot.bare or self.rng.random() >= self.coined:
             return donor
         asked = self.coiner.coin(donor.asked, self.rng)
         return replace(donor, asked=asked, answered=asked if donor.answered == donor.asked else asked.lower())
 
 
-def _with_coiners(examples: Sequence[Example], donors: Mapping[str, _Donors]) -> Iterator[tuple[str, _Donors, Coiner]]:
-    for name, own in donors.items():
-        yield name, own, Coiner(example.query[-1].content for example in examples if example.category == name)
+def _make_coiners(examples: Sequence[Example]) -> dict[str, Coiner]:
+    """Return the rare words of the queries of each category."""
+    texts: dict[str, list[str]] = {}
+    for example in examples:
+        texts.setdefault(example.category, []).append(example.query[-1].content)
+    return {name: Coiner(own) for name, own in texts.items()}
 
 
 def _gather_donors(examples: Sequence[Example], slots: Iterable[Sequence[Slot]]) -> dict[str, _Donors]:
